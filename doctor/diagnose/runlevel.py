@@ -1,0 +1,197 @@
+"""Causes that belong to the run and to no single job: removed, DAGMan or monitord dead, never matched."""
+
+from __future__ import annotations
+
+import re
+
+from doctor.diagnose.causality import importance
+from doctor.diagnose.choose import is_mild
+from doctor.diagnose.matcher import Matcher
+from doctor.model import Channel, Culprit, Diagnosis, Evidence, Incident, JobState, Kind, Line, RunState
+from doctor.run.dagmanlog import message
+from doctor.run.reader import Job, Run
+
+_MANY_MB, _MANY_CORES, _MANY_DISK_MB = 512 * 1024, 256, 10 * 1024 * 1024
+
+
+def add(run: Run, state: RunState, reason: str, incidents: list[Incident], matcher: Matcher) -> list[Incident]:
+    """The incidents with those of the run as a whole added, most important first."""
+    added: list[Incident] = []
+    if state in (RunState.REMOVED, RunState.RUNNING, RunState.STALLED, RunState.HELD, RunState.FAILED):
+        added += [one for part in run.tree() for one in _unmatchable(part, matcher)]
+    if state is RunState.REMOVED:
+        added.append(_removed(run, reason, matcher))
+    elif (not incidents and not added and state in (RunState.FAILED, RunState.STALLED, RunState.HELD)) or state is RunState.STALLED:
+        added.append(_dagman(run, state, reason, matcher))
+    return sorted([*incidents, *added], key=importance)
+
+
+def _incident(
+    run: Run,
+    matcher: Matcher,
+    cause: str,
+    by: str,
+    confidence: float,
+    evidence: tuple[Evidence, ...],
+    why: str,
+    when: float,
+    job: Job | None = None,
+    jobs: tuple[str, ...] = (),
+) -> Incident:
+    from doctor.diagnose.causality import fingerprint
+    from doctor.diagnose.verdict import culprit_of
+    from doctor.model import Remedy
+
+    info = matcher.library.causes[cause]
+    culprit = culprit_of(job, len(job.attempts), "") if job else Culprit("", workflow=run.name or run.identity.dax_label)
+    params = {"job": job.name} if job else {}
+    remedies = tuple(
+        Remedy(name, dict(params), matcher.library.actions[name].risk, matcher.library.actions[name].summary) for name in info.remedies
+    )
+    diagnosis = Diagnosis(
+        cause,
+        confidence,
+        by,
+        culprit,
+        info.definition.rstrip("."),
+        why,
+        evidence,
+        remedies=remedies,
+        advice=info.advice,
+        message=evidence[0].text if evidence else "",
+        when=when,
+    )
+    return Incident(fingerprint(diagnosis), diagnosis, jobs)
+
+
+def _removed(run: Run, reason: str, matcher: Matcher) -> Incident:
+    log = run.dagman
+    line = log.removed or log.exit_line
+    evidence = [Evidence(log.file, line.number, message(line), Kind.DAGMAN)] if line else []
+    own = run.directory / f"{run.identity.dag}.dagman.log"
+    text = run.files.text(own, head=0, tail=64 << 10, quiet=True)
+    evidence += [Evidence(text.file, row.number, row.text.strip(), Kind.EVENT) for row in text.lines if "condor_rm" in row.text][-1:]
+    return _incident(
+        run,
+        matcher,
+        "policy/workflow-removed",
+        "structure:removed",
+        0.9,
+        tuple(evidence),
+        f"{reason[0].upper()}{reason[1:]}.",
+        run.history.last_time,
+    )
+
+
+def _dagman(run: Run, state: RunState, reason: str, matcher: Matcher) -> Incident:
+    """DAGMan ended (or vanished) and no job explains it: what does its log say?"""
+    log = run.dagman
+    lines = tuple(Line(message(line), line.number) for line in log.lines)
+    findings = [
+        finding
+        for channel in (Channel(Kind.DAGMAN, log.file, lines, accept=frozenset({Kind.DAEMON})), *_other_logs(run))
+        for finding in matcher.match(channel)
+        if not finding.cause.startswith("silent/") and not is_mild(finding.evidence.text)
+    ]
+    if findings:
+        best = max(findings, key=lambda one: ({"specific": 2, "general": 1, "weak": 0}[one.strength.value], one.rank))
+        return _incident(
+            run,
+            matcher,
+            best.cause,
+            f"rule:{best.rule}",
+            0.8,
+            (best.evidence,),
+            f"No job explains the failure; DAGMan's log does. {reason}.",
+            run.history.last_time,
+        )
+    tail = [line for line in log.lines if re.search(r"(?i)error|abort|fail|exit", line.text)][-3:]
+    evidence = tuple(Evidence(log.file, line.number, message(line), Kind.DAGMAN) for line in tail)
+    return _incident(
+        run,
+        matcher,
+        "infrastructure/dagman-failed",
+        "structure:dagman-end",
+        0.6,
+        evidence,
+        f"{reason[0].upper()}{reason[1:]}.",
+        run.history.last_time,
+    )
+
+
+def _other_logs(run: Run) -> list[Channel]:
+    channels = []
+    for name in (f"{run.identity.dag}.lib.err", f"{run.identity.dag}.lib.out", "monitord.log", f"{run.identity.dag}.dagman.log"):
+        text = run.files.text(run.directory / name, head=64 << 10, tail=256 << 10, quiet=True)
+        if text.lines:
+            kind = Kind.EVENT if name.endswith("dagman.log") else Kind.DAGMAN
+            channels.append(Channel(kind, text.file, text.lines, accept=frozenset({Kind.DAEMON, Kind.HOLD})))
+    return channels
+
+
+def _unmatchable(run: Run, matcher: Matcher) -> list[Incident]:
+    """Jobs that waited in the queue, never started, and ask for what no ordinary slot offers."""
+    waiting = [name for name, latest in run.history.latest.items() if latest in (JobState.QUEUED, JobState.FAILED)]
+    found: list[tuple[Job, str]] = []
+    for job in run.jobs([name.decode("utf-8", "replace") for name in waiting[:200]]):
+        if (
+            job.attempts
+            and not job.attempts[-1].last("EXECUTE", "PRE_SCRIPT_FAILURE", "JOB_HELD", "SUBMIT_FAILED")
+            and job.attempts[-1].last("SUBMIT")
+        ) and (excess := excessive_request(job)):
+            found.append((job, excess))
+    if not found:
+        return []
+    job, excess = found[0]
+    key = excess.split(" ")[0]
+    number = job.submit.line_of.get(key)
+    since = job.attempts[-1].last("SUBMIT")
+    evidence = (
+        Evidence(job.submit.file, number, excess, Kind.SUBMIT),
+        Evidence(run.history.file, since.number if since else None, f"{job.name} SUBMIT, and never EXECUTE", Kind.EVENT),
+    )
+    return [
+        _incident(
+            run,
+            matcher,
+            "resources/unmatchable-request",
+            "structure:unmatchable",
+            0.75,
+            evidence,
+            f"{job.name} waited in the queue and never started; it asks for {excess}.",
+            since.when if since else 0.0,
+            job,
+            tuple(one.name for one, _ in found),
+        )
+    ]
+
+
+def excessive_request(job: Job) -> str:
+    """The request that no ordinary slot can satisfy, as ``request_memory = 999999 MB``; empty when there is none."""
+    limits = (
+        ("request_memory", _MANY_MB, 1),
+        ("request_cpus", _MANY_CORES, 1),
+        ("request_disk", _MANY_DISK_MB * 1024, 1),
+        ("request_gpus", 16, 1),
+    )
+    for key, limit, _ in limits:
+        value = job.submit.get(key).strip()
+        amount = quantity(value, key)
+        if amount is not None and amount > limit:
+            return f"{key} = {value}"
+    requirements = job.submit.get("requirements")
+    return f"requirements = {requirements[:200]}" if requirements else ""
+
+
+def quantity(value: str, key: str) -> float | None:
+    """A request in HTCondor's own unit for that key (memory MB, disk KB), or None when it is an expression."""
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?)B?\s*", value, re.IGNORECASE)
+    if not found:
+        return None
+    amount, unit = float(found[1]), found[2].upper()
+    scale = (
+        {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}
+        if key == "request_memory"
+        else {"": 1.0, "K": 1.0, "M": 1024.0, "G": 1024.0**2, "T": 1024.0**3}
+    )
+    return amount * scale[unit]

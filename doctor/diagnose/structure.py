@@ -1,0 +1,357 @@
+"""What the shape of a run says that no single line does: refining the verdict on one attempt.
+
+Each refiner takes the verdict and may name another cause, with its reason. They are listed in
+:data:`REFINERS` by the causes that they look at; the order of the list is the order of application.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+from doctor.diagnose.evidence import describe
+from doctor.diagnose.verdict import Verdict
+from doctor.model import Evidence, Kind, Symptom
+from doctor.run.dataflow import inputs, is_cleanup, outputs, transfers
+from doctor.run.nearby import Nearby
+
+Refiner = Callable[[Verdict, Nearby], None]
+
+_WRITING = re.compile(
+    r"""open\([^)]*,\s*(?:mode\s*=\s*)?['"][wax]|for writing|to_(?:csv|parquet|pickle|json|hdf)\(|savez?\(|savefig\("""
+    r"""|makedirs?\(|mkdir\(|write_|\bofstream\b"""
+)
+_LISTING = re.compile(r"\b(?:os\.)?(?:listdir|scandir|walk|iterdir|glob|list\.files|readdir|opendir)\b|\bls: cannot access|\bfind: ")
+_EXEC_WORDS = re.compile(r"execv: |Unable to execute the specified binary")
+
+
+def helper_file(verdict: Verdict, nearby: Nearby) -> None:
+    """A module or script that is the workflow's own was not declared; it is not a missing package or tool."""
+    name = verdict.subject
+    if not name:
+        return
+    if verdict.cause == "dependency/python-package-missing":
+        path = nearby.module(name)
+    else:
+        base = os.path.basename(name.rstrip("/"))
+        path = next(iter(nearby.find(base)), None) if "." in base or "/" in name else None
+        if path is not None and (base in inputs(verdict.facts.job) or base in outputs(verdict.facts.job)):
+            return
+    if path is None or path.name in inputs(verdict.facts.job):
+        return
+    verdict.change(
+        "dependency/undeclared-helper-file", "structure:undeclared-helper", 0.93,
+        f"{name} is no installed package or tool: {path} lies among the workflow's own files, but the job does not declare it as an input.",
+    )  # fmt: skip
+    verdict.remedies = [("add-input-file", {"lfn": path.name, "pfn": str(path)})]
+
+
+def exec_failure(verdict: Verdict, nearby: Nearby) -> None:
+    """The program could not be started: line endings, interpreter, execute bit or the file itself."""
+    facts = verdict.facts
+    step, record = facts.step, facts.record
+    texts = [line.text for channel in facts.channels if channel.kind in (Kind.STDERR, Kind.LITE) for line in channel.lines[-50:]]
+    errno_text = step.failure_error or " ".join(text for text in texts if _EXEC_WORDS.search(text))
+    started = not (step.failure_error or (step.raw is not None and step.raw < 0) or any(_EXEC_WORDS.search(text) for text in texts))
+    if started or step.exit_code not in (None, 126, 127):
+        return
+    script = nearby.script(facts.job)
+    mode = record.executable_mode if record is not None else None
+    if script is not None and script.has_crlf:
+        cause, why = (
+            "user-code/crlf-line-endings",
+            f"the first line of {script.recorded} ends with a carriage return, which becomes part of the interpreter's name",
+        )
+    elif "ermission denied" in errno_text or (mode is not None and not mode & 0o111):
+        cause, why = "permissions/executable-not-executable", "the program file is there, but may not be executed"
+    elif script is not None and script.interpreter:
+        cause, why = (
+            "dependency/interpreter-missing",
+            f"the first line of {script.recorded} names an interpreter that was not found where the job ran",
+        )
+    elif "xec format" in errno_text:
+        cause, why = "dependency/version-conflict", "the program is not of a format that this platform runs"
+    elif record is not None and (record.executable_error or (mode is None and record.executable and record.complete)):
+        cause, why = "dependency/command-not-found", "the program file was not there"
+    else:
+        cause, why = (
+            "dependency/interpreter-missing",
+            "the program file was there and executable, yet the system found nothing to run it with: its interpreter (#! line) is missing",
+        )
+    verdict.change(
+        cause,
+        "structure:exec-failure",
+        0.92 if script or step.failure_error else 0.6,
+        f"The program could not be started ({describe(step)}): {why}.",
+    )
+    verdict.subject = script.interpreter if script and script.interpreter else (record.executable if record else "")
+    if script is not None and script.first_line.startswith(b"#!"):
+        verdict.evidence.append(
+            Evidence(script.recorded, 1, script.first_line.decode("utf-8", "replace").rstrip("\n").replace("\r", "^M"), Kind.SUBMIT)
+        )
+    if cause in ("user-code/crlf-line-endings", "permissions/executable-not-executable"):
+        action = "normalise-line-endings" if cause.startswith("user") else "make-executable"
+        verdict.remedies = [(action, {"file": script.recorded} if script else {})]
+
+
+def _code_line(verdict: Verdict) -> str:
+    """Source lines that a traceback shows around the finding."""
+    first = verdict.evidence[0] if verdict.evidence else None
+    if first is None or first.line is None:
+        return ""
+    for channel in verdict.facts.channels:
+        if channel.file == first.file and channel.kind is first.kind:
+            near = [line.text for line in channel.lines if line.number is not None and first.line - 12 <= line.number <= first.line]
+            return "\n".join(near)
+    return first.text
+
+
+def missing_path(verdict: Verdict, nearby: Nearby) -> None:
+    """A path that does not exist: output folder, directory scan, undeclared helper, or an input that got lost."""
+    facts, path = verdict.facts, verdict.subject
+    if facts.transfer_job or not path:
+        return
+    code = _code_line(verdict)
+    base = os.path.basename(path.rstrip("/"))
+    job_outputs = outputs(facts.job)
+    if base in job_outputs or path in job_outputs or _WRITING.search(code):
+        if "/" in path.strip("/") or base in job_outputs:
+            verdict.change(
+                "user-code/output-subdirectory-missing",
+                "structure:output-directory",
+                0.85,
+                f"{path} is written by the program, and the folder that it lies in does not exist.",
+            )
+            verdict.remedies = [("create-output-directory", {"path": os.path.dirname(path)})] if os.path.dirname(path) else []
+        return
+    job_inputs = inputs(facts.job)
+    if base in job_inputs or path in job_inputs:
+        return  # declared: the dataflow tells where it got lost
+    if _LISTING.search(code) or path.endswith("/"):
+        verdict.change(
+            "staging/directory-scan-in-job",
+            "structure:directory-scan",
+            0.88,
+            f"The program lists {path}, but a job's sandbox holds only its declared inputs.",
+        )
+
+
+def output_missing(verdict: Verdict, nearby: Nearby) -> None:
+    """Exit code 0 without the declared output is the cause itself; after a failure it is a mere symptom."""
+    verdict.subject = verdict.subject or _missing_output(verdict)
+
+
+def _missing_output(verdict: Verdict) -> str:
+    record = verdict.facts.record
+    declared = outputs(verdict.facts.job)
+    missing = [fact.lfn for fact in record.missing() if fact.lfn in declared] if record else []
+    return ", ".join(missing[:5])
+
+
+def disk_place(verdict: Verdict, nearby: Nearby) -> None:
+    """Which file system was full: output storage, scratch, the execute node's sandbox or the submit host."""
+    if verdict.cause == "disk/quota-exceeded":
+        return
+    facts, run = verdict.facts, verdict.facts.job.run
+    job_class, text = facts.job.submit.job_class, " ".join(one.text for one in verdict.evidence)
+    storage = [(kind.lower(), place.rstrip("/")) for _, kind, place in run.storage if place.startswith("/")]
+    scratch_places = [place for kind, place in storage if "scratch" in kind]
+    output_places = [place for kind, place in storage if "storage" in kind]
+    cwd = (facts.record.fields.get("cwd", "") if facts.record else "") or facts.job.submit.get("remote_initialdir")
+    if facts.transfer_job and job_class == 3:
+        place, why = "output-storage-full", "a stage-out job was writing to the output storage"
+    elif any(place + "/" in text for place in output_places):
+        place, why = "output-storage-full", "the file lies on the output storage"
+    elif run.identity.submit_dir and run.identity.submit_dir + "/" in text:
+        place, why = "submit-disk-full", "the file lies in the submit directory"
+    elif any(place + "/" in text for place in scratch_places) or (facts.transfer_job and job_class in (2, 4, 6)):
+        place, why = "scratch-full", "the file lies on the scratch file system"
+    elif (cwd and any(cwd.startswith(place) for place in scratch_places)) or (cwd and facts.job.submit.get("remote_initialdir") == cwd):
+        place, why = "scratch-full", "the job was working in the scratch directory"
+    elif facts.lite.stage == "stage-out" and facts.lite.step_failed:
+        place, why = "scratch-full", "the wrapper was staging outputs to the scratch file system"
+    elif verdict.cause == "disk/scratch-full" and (cwd or facts.lite.present):
+        place, why = "execute-disk-full", f"the job was working in its sandbox on the execute node ({cwd or 'PegasusLite work directory'})"
+    else:
+        place, why = verdict.cause.split("/")[1], ""
+    if why:
+        verdict.change(f"disk/{place}", "structure:disk-place", max(verdict.confidence, 0.85), f"No space was left, and {why}.")
+    if place == "scratch-full":
+        _why_scratch_filled(verdict)
+
+
+def _why_scratch_filled(verdict: Verdict) -> None:
+    root = list(verdict.facts.job.run.lineage())[-1]
+    run = verdict.facts.job.run
+    image_runs = [part for part in root.tree() if part.containers] if root.children or run.containers else []
+    if len(image_runs) > 1 or (run.containers and len(root.children) > 1):
+        verdict.change(
+            "disk/image-copies",
+            "structure:image-copies",
+            0.8,
+            f"{len(image_runs)} (sub-)workflows each stage the container image into scratch.",
+        )
+        return
+    arguments = run.identity.planner_arguments
+    names = run.dag.all_names()
+    cleans = any(
+        is_cleanup(job) and not job.name.startswith("cleanup_")
+        for job in run.jobs([name for name in names if name.startswith("clean")][:5])
+    )
+    said_none = re.search(r"--cleanup[ =]none", arguments) or _property(verdict, "pegasus.file.cleanup.strategy") == "none"
+    if said_none or (names and not cleans and len(names) > 3 and "--cleanup" not in arguments):
+        how = "the workflow was planned with --cleanup none" if said_none else "the DAG has no clean-up jobs"
+        verdict.change(
+            "disk/cleanup-disabled", "structure:no-cleanup", 0.9, f"Scratch filled because every intermediate file is kept: {how}."
+        )
+
+
+def _property(verdict: Verdict, name: str) -> str:
+    run = verdict.facts.job.run
+    text = run.files.text(run.directory / run.identity.properties, quiet=True) if run.identity.properties else None
+    for line in text.lines if text else ():
+        key, sign, value = line.text.partition("=")
+        if sign and key.strip() == name:
+            return value.strip().lower()
+    return ""
+
+
+def permission_place(verdict: Verdict, nearby: Nearby) -> None:
+    """Whether the refused path is the program, something to be written, or something to be read."""
+    facts = verdict.facts
+    if facts.step.exit_code == 126 and verdict.cause == "permissions/file-not-accessible":
+        verdict.change(
+            "permissions/executable-not-executable",
+            "structure:permission-place",
+            0.85,
+            "The shell found the program but may not execute it (exit code 126).",
+        )
+        return
+    text, path = " ".join(one.text for one in verdict.evidence), verdict.subject
+    base = os.path.basename(path.rstrip("/"))
+    writing = bool(_WRITING.search(_code_line(verdict))) or bool(
+        re.search(r"cannot create|failed to create|[Cc]an't create|for writing|mkdir", text)
+    )
+    destination = (
+        facts.transfer_job
+        and any(local.rpartition("/")[2] == base for entry in transfers(facts.job) for local in entry.destinations)
+        and facts.job.submit.job_class == 3
+    )
+    if verdict.cause == "permissions/file-not-accessible" and ((base and base in outputs(facts.job)) or writing or destination):
+        verdict.change("permissions/output-dir-not-writable", "structure:permission-place", 0.85, "The path is one that the job writes.")
+
+
+def killed(verdict: Verdict, nearby: Nearby) -> None:
+    """Say how much memory the killed program had used, where the record tells."""
+    record = verdict.facts.record
+    requested = verdict.facts.job.submit.get("request_memory")
+    if record is not None and record.maxrss_kb:
+        verdict.reasons.append(
+            f"The program was killed from outside; its largest resident set was {record.maxrss_kb // 1024} MB"
+            + (f" of {requested.strip()} requested." if requested else ".")
+        )
+
+
+def memory_numbers(verdict: Verdict, nearby: Nearby) -> None:
+    """Used and requested memory, for the remedy's size."""
+    used = [event for event in verdict.facts.events if event.memory_mb]
+    if used:
+        best = max(used, key=lambda event: event.memory_mb)
+        verdict.reasons.append(f"HTCondor measured {best.memory_mb} MB in use with {best.request_memory_mb} MB requested.")
+        verdict.remedies = [("raise-memory", {"at_least_mb": str(best.memory_mb), "requested_mb": str(best.request_memory_mb)})]
+        log = verdict.facts.job.run.identity.condor_log
+        verdict.evidence.append(
+            Evidence(
+                verdict.facts.job.run.files.name(verdict.facts.job.run.directory / log),
+                best.line,
+                f"Memory (MB): {best.memory_mb} used, {best.request_memory_mb} requested",
+                Kind.EVENT,
+            )
+        )
+
+
+def input_moved(verdict: Verdict, nearby: Nearby) -> None:
+    """An input that is missing at its place but lies close by."""
+    from doctor.run.paths import local_path
+
+    for entry in transfers(verdict.facts.job):
+        for url in entry.sources:
+            recorded = local_path(url)
+            if recorded and verdict.subject and os.path.basename(recorded) == os.path.basename(verdict.subject):
+                found = nearby.moved(recorded)
+                if found is not None:
+                    verdict.change("staging/input-moved", "structure:input-moved", 0.9, f"{recorded} does not exist, but {found} does.")
+                    verdict.remedies = [("update-replica", {"lfn": entry.lfn, "pfn": str(found)})]
+                    verdict.evidence.append(Evidence(str(found), None, f"a file of the same name: {found}", Kind.RUN))
+                return
+
+
+def hold_as_symptom(verdict: Verdict, nearby: Nearby) -> None:
+    """Note the hold that a failed program led to: visible, and not the cause."""
+    facts = verdict.facts
+    if facts.hold is None or any(one.kind is Kind.HOLD for one in verdict.evidence):
+        return
+    run = facts.job.run
+    name = run.files.name(run.directory / run.identity.condor_log) if facts.hold.line else ""
+    verdict.symptoms.append(Symptom(facts.job.name, facts.hold.text, name, facts.hold.line or None))
+    if facts.task_exit:
+        verdict.reasons.append(
+            f"The hold only says that outputs were missing afterwards; the program had already ended with {describe(facts.step)}."
+        )
+
+
+#: (causes looked at, refiner); an empty set means all.
+REFINERS: tuple[tuple[frozenset[str], Refiner], ...] = (
+    (
+        frozenset(
+            {
+                "dependency/python-package-missing",
+                "dependency/command-not-found",
+                "dependency/undeclared-helper-file",
+                "staging/input-missing",
+                "user-code/application-error",
+            }
+        ),
+        helper_file,
+    ),
+    (
+        frozenset(
+            {
+                "dependency/interpreter-missing",
+                "dependency/command-not-found",
+                "dependency/version-conflict",
+                "permissions/executable-not-executable",
+                "permissions/file-not-accessible",
+                "user-code/crlf-line-endings",
+                "user-code/application-error",
+            }
+        ),
+        exec_failure,
+    ),
+    (
+        frozenset(
+            {
+                "staging/input-missing",
+                "staging/directory-scan-in-job",
+                "user-code/output-subdirectory-missing",
+                "user-code/application-error",
+            }
+        ),
+        missing_path,
+    ),
+    (frozenset({"user-code/declared-output-not-produced"}), output_missing),
+    (frozenset({"disk/scratch-full", "disk/execute-disk-full", "disk/output-storage-full", "disk/submit-disk-full"}), disk_place),
+    (frozenset({"permissions/file-not-accessible", "permissions/output-dir-not-writable"}), permission_place),
+    (frozenset({"resources/killed"}), killed),
+    (frozenset({"resources/memory-exceeded-hold"}), memory_numbers),
+    (frozenset({"staging/input-missing"}), input_moved),
+    (frozenset(), hold_as_symptom),
+)
+
+
+def refine(verdict: Verdict, nearby: Nearby) -> None:
+    """Apply all refiners whose causes include the verdict's."""
+    for causes, refiner in REFINERS:
+        if not causes or verdict.cause in causes:
+            refiner(verdict, nearby)

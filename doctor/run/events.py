@@ -1,0 +1,184 @@
+"""The common HTCondor event log (``<wf>-0.log``), read through ``htcondor2.JobEventLog``.
+
+The log of a large run has gigabytes, nearly all of it normal starts and ends. Only the events that
+can explain a failure are cut out (with the line where each begins), and those are given to
+HTCondor's own reader. Without the ``htcondor`` package the texts of the cut events still serve.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from doctor.run.files import Files, clean
+
+#: Event numbers worth reading (HTCondor manual, "Job event log codes").
+NAMES = {
+    2: "executable-error",
+    4: "evicted",
+    7: "shadow-exception",
+    9: "aborted",
+    12: "held",
+    13: "released",
+    21: "remote-error",
+    22: "disconnected",
+    23: "reconnected",
+    24: "reconnect-failed",
+}
+_HEAD = re.compile(rb"(?:^|\n)0(02|04|07|09|12|13|21|22|23|24) \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) ")
+_WHEN = re.compile(rb"\) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d\d/\d\d \d\d:\d\d:\d\d)")
+_CODE = re.compile(r"Code (-?\d{1,6}) Subcode (-?\d{1,9})")
+_USED = re.compile(r"Memory \(MB\)\s*:\s*(\d{1,12})\s+(\d{1,12})")
+_DISK = re.compile(r"Disk \(KB\)\s*:\s*(\d{1,15})\s+(\d{1,15})")
+_CHUNK = 4 << 20
+_MAX_EVENT = 16 << 10
+_MAX_EVENTS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One event of interest. ``line`` is where its text (the reason) stands; codes are -1 when absent."""
+
+    kind: str
+    condor_id: str  # "cluster.proc"
+    when: float
+    text: str
+    line: int
+    code: int = -1
+    subcode: int = -1
+    memory_mb: int = 0  # used, from the resource table
+    request_memory_mb: int = 0
+    disk_kb: int = 0
+    request_disk_kb: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    number: int
+    condor_id: str
+    body: bytes
+    line: int
+
+
+def read_events(path: Path, files: Files) -> list[JobEvent]:
+    """The events of interest in their order. Absent, damaged or binary logs give what they hold."""
+    cuts = list(_cuts(path, files))
+    if len(cuts) >= _MAX_EVENTS:
+        files.ledger.note(files.name(path), f"more than {_MAX_EVENTS} hold and eviction events; the rest was left out")
+    parsed = _parse(cuts) or [{}] * len(cuts)
+    return [_event(cut, ad) for cut, ad in zip(cuts, parsed, strict=True)]
+
+
+def _cuts(path: Path, files: Files) -> Iterator[_Cut]:
+    """Cut the interesting events out of the stream, each with the line on which it starts."""
+    handle = files.open(path, quiet=True)
+    if handle is None:
+        return
+    made, lines, rest = 0, 1, b""
+    with os.fdopen(handle, "rb") as stream:
+        while made < _MAX_EVENTS:
+            try:
+                chunk = stream.read(_CHUNK)
+            except OSError as problem:
+                files.ledger.note(files.name(path), os.strerror(problem.errno or 0))
+                return
+            data = rest + chunk
+            counted = keep_from = 0
+            for found in _HEAD.finditer(data):
+                begin = found.start() + (data[found.start() : found.start() + 1] == b"\n")
+                end = data.find(b"\n...", begin, begin + _MAX_EVENT)
+                if end < 0 and chunk and len(data) - begin < _MAX_EVENT:
+                    keep_from = begin
+                    break
+                body = data[begin : end if end >= 0 else begin + _MAX_EVENT]
+                lines += data.count(b"\n", counted, begin)
+                counted = begin
+                made += 1
+                yield _Cut(int(found[1]), f"{int(found[2])}.{int(found[3])}", body, lines)
+            else:
+                keep_from = max(data.rfind(b"\n"), 0)
+            lines += data.count(b"\n", counted, keep_from)
+            rest = data[keep_from:]
+            if not chunk:
+                return
+            if len(rest) > _CHUNK:  # no newline for megabytes: binary rubbish
+                rest = b""
+
+
+def _parse(cuts: list[_Cut]) -> list[dict[str, object]] | None:
+    """The cut events as HTCondor's reader sees them, or None when it cannot read them all."""
+    if not cuts:
+        return []
+    try:
+        import htcondor2
+    except Exception:  # noqa: BLE001 - absent, or its libraries do not load on this host
+        return None
+    ads: list[dict[str, object]] = []
+    with tempfile.NamedTemporaryFile(suffix=".log") as copy:
+        copy.write(b"\n...\n".join(cut.body for cut in cuts) + b"\n...\n")
+        copy.flush()
+        try:
+            with htcondor2.JobEventLog(copy.name) as log:
+                for event in log.events(stop_after=0):
+                    ads.append({**dict(event), "_when": event.timestamp, "_id": f"{event.cluster}.{event.proc}"})
+        except Exception:  # noqa: BLE001 - HTCondorException and what its C++ side raises on damage
+            return None
+    if [ad["_id"] for ad in ads] != [cut.condor_id for cut in cuts]:
+        return None
+    return ads
+
+
+def _event(cut: _Cut, ad: dict[str, object]) -> JobEvent:
+    rows = cut.body.decode("utf-8", "replace").split("\n")
+    text, offset = _reason(cut.number, rows)
+    joined = "\n".join(rows)
+    code, subcode = ad.get("HoldReasonCode"), ad.get("HoldReasonSubCode")
+    if not isinstance(code, int) and (found := _CODE.search(joined)):
+        code, subcode = int(found[1]), int(found[2])
+    memory, disk = _USED.search(joined), _DISK.search(joined)
+    when = ad.get("_when")
+    return JobEvent(
+        kind=NAMES[cut.number],
+        condor_id=cut.condor_id,
+        when=float(when) if isinstance(when, (int, float)) else _when(cut.body),
+        text=text,
+        line=cut.line + offset,
+        code=code if isinstance(code, int) else -1,
+        subcode=subcode if isinstance(subcode, int) else -1,
+        memory_mb=int(memory[1]) if memory else 0,
+        request_memory_mb=int(memory[2]) if memory else 0,
+        disk_kb=int(disk[1]) if disk else 0,
+        request_disk_kb=int(disk[2]) if disk else 0,
+    )
+
+
+def _reason(number: int, rows: list[str]) -> tuple[str, int]:
+    """The line that says why, and its offset in the event; the heading when there is none."""
+    for offset, row in enumerate(rows[1:], 1):
+        text = clean(row).strip()
+        if not text or text.startswith(("Code ", "(0) CPU", "(1) CPU", "Usr ", "Partitionable", "Job terminated by itself")):
+            continue
+        if text[0].isdigit() and "  -  " in text:
+            continue
+        if number == 4 and re.match(r"(Cpus|Disk|GPUs|Memory|Time\w+) .*:", text):
+            continue
+        return text, offset
+    heading = clean(rows[0])
+    return heading.split(" ", 4)[-1] if heading.count(" ") >= 4 else heading, 0
+
+
+def _when(body: bytes) -> float:
+    import datetime
+
+    found = _WHEN.search(body)
+    if not found or b"-" not in found[1]:
+        return 0.0
+    try:
+        moment = datetime.datetime.strptime(found[1].decode(), "%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return 0.0
+    return moment.timestamp()

@@ -1,0 +1,181 @@
+"""The one way in which a run directory's files are opened: bounded, regular files only, confined.
+
+A run directory is untrusted: a log may be a FIFO, a link to somewhere else, a gigabyte, or half
+written. Whatever cannot be read is noted in a :class:`Ledger` and the analysis goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from doctor.model import Line, Unreadable
+
+MAX_LINE = 4096  # characters kept of one line
+_COUNT_LIMIT = 256 << 20  # bytes of a skipped middle whose lines are still counted
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|.)")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What could not be read, each file once, in the order met."""
+
+    entries: dict[str, str] = field(default_factory=dict)
+
+    def note(self, file: str, reason: str) -> None:
+        self.entries.setdefault(file, reason)
+
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        return tuple(Unreadable(file, reason) for file, reason in self.entries.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Lines of one file. ``partial`` when the middle was left out because of its size."""
+
+    file: str
+    lines: tuple[Line, ...]
+    partial: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.lines)
+
+
+def clean(text: str) -> str:
+    """Text without terminal escapes, control and direction-changing characters, cut to one bounded line."""
+    text = text[:MAX_LINE]
+    if text.isprintable():
+        return text
+    return _CONTROL.sub("", _ESCAPES.sub("", text)).rstrip()
+
+
+def to_lines(data: bytes, first: int | None = 1) -> Iterator[Line]:
+    """Decode bytes into cleaned, numbered lines; invalid UTF-8 is replaced."""
+    number = first
+    for raw in data.split(b"\n"):
+        yield Line(clean(raw[: 4 * MAX_LINE].decode("utf-8", "replace")), number)
+        if number is not None:
+            number += 1
+
+
+class Files:
+    """Reads below one root directory, and below further roots that the user mapped.
+
+    ``root`` is the submit directory as given; names in evidence are relative to it.
+    """
+
+    def __init__(self, root: Path, ledger: Ledger, also: tuple[Path, ...] = ()) -> None:
+        self.root = root
+        self.ledger = ledger
+        self._roots = [os.path.realpath(path) for path in (root, *also)]
+
+    def name(self, path: Path | str) -> str:
+        """The path as shown to people: relative to the submit directory where it lies below it."""
+        text = str(path)
+        prefix = f"{self.root}/"
+        return text[len(prefix) :] if text.startswith(prefix) else text
+
+    def open(self, path: Path | str, quiet: bool = False) -> int | None:
+        """A read-only descriptor of a regular file, or None with the reason in the ledger.
+
+        With ``quiet`` an absent file is not worth a note.
+        """
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as problem:
+            if problem.errno != errno.ELOOP:
+                if not (quiet and problem.errno in (errno.ENOENT, errno.ENOTDIR)):
+                    self.ledger.note(self.name(path), os.strerror(problem.errno or 0))
+                return None
+            return self._open_link(path)
+        return self._regular(handle, path)
+
+    def _open_link(self, path: Path | str) -> int | None:
+        real = os.path.realpath(path)
+        if not any(real.startswith(f"{root}/") for root in self._roots):
+            self.ledger.note(self.name(path), "a link that leads outside the run directory; not followed")
+            return None
+        try:
+            return self._regular(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), path)
+        except OSError as problem:
+            self.ledger.note(self.name(path), os.strerror(problem.errno or 0))
+            return None
+
+    def _regular(self, handle: int, path: Path | str) -> int | None:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+        self.ledger.note(self.name(path), "not a regular file")
+        return None
+
+    def bytes(self, path: Path | str, limit: int = 8 << 20, quiet: bool = False) -> bytes | None:
+        """The file's first ``limit`` bytes; None when it cannot be read."""
+        handle = self.open(path, quiet)
+        if handle is None:
+            return None
+        with os.fdopen(handle, "rb") as stream:
+            try:
+                data = stream.read(limit + 1)
+            except OSError as problem:
+                self.ledger.note(self.name(path), os.strerror(problem.errno or 0))
+                return None
+        if len(data) > limit:
+            self.ledger.note(self.name(path), f"larger than {limit >> 20} MiB; only its beginning was read")
+        return data[:limit]
+
+    def text(self, path: Path | str, head: int = 1 << 20, tail: int = 4 << 20, quiet: bool = False) -> Text:
+        """The file's lines, for a large file those of its first and last bytes, numbered rightly."""
+        name = self.name(path)
+        handle = self.open(path, quiet)
+        if handle is None:
+            return Text(name, ())
+        try:
+            with os.fdopen(handle, "rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                if size <= head + tail:
+                    data = stream.read(head + tail)
+                    return Text(name, tuple(to_lines(data[:-1] if data.endswith(b"\n") else data))) if data else Text(name, ())
+                start = stream.read(head)
+                start = start[: start.rfind(b"\n") + 1] or start
+                skipped, first = self._skip(stream, len(start), size - tail)
+                end = stream.read(tail)
+        except OSError as problem:
+            self.ledger.note(name, os.strerror(problem.errno or 0))
+            return Text(name, ())
+        if not skipped:
+            end = end[end.find(b"\n") + 1 :]
+            first = first + 1 if first is not None else None
+        end = end[:-1] if end.endswith(b"\n") else end
+        lines = tuple(to_lines(start[:-1] if start.endswith(b"\n") else start))
+        return Text(name, lines + tuple(to_lines(end, first)), partial=True)
+
+    @staticmethod
+    def _skip(stream: object, begin: int, end: int) -> tuple[bool, int | None]:
+        """Move to ``end``; (at the start of a line?, number of the line there or None)."""
+        assert hasattr(stream, "seek") and hasattr(stream, "read")
+        stream.seek(0)
+        if end > _COUNT_LIMIT:
+            stream.seek(end)
+            return False, None
+        lines, left, last = 0, end, b"\n"
+        while left > 0:
+            chunk = stream.read(min(left, 4 << 20))
+            if not chunk:
+                break
+            lines += chunk.count(b"\n")
+            last, left = chunk[-1:], left - len(chunk)
+        return last == b"\n", lines + 1
+
+    def listing(self, directory: Path | str) -> list[str]:
+        """Names in a directory, sorted; empty with a note when it cannot be listed."""
+        try:
+            return sorted(os.listdir(directory))
+        except OSError as problem:
+            self.ledger.note(self.name(directory), os.strerror(problem.errno or 0))
+            return []

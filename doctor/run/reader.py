@@ -1,0 +1,317 @@
+"""One run as an object: a submit directory, its DAG, its history and its sub-workflows, all lazy."""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from doctor.errors import NotARunError
+from doctor.model import JobCounts, JobState
+from doctor.run import catalogs, stampede
+from doctor.run.braindump import Identity, read_identity
+from doctor.run.dag import Dag, Node
+from doctor.run.dagmanlog import DagmanLog, read_dagman_log
+from doctor.run.events import JobEvent, read_events
+from doctor.run.files import Files, Ledger
+from doctor.run.jobstate import Attempt, History
+from doctor.run.paths import PathMap
+from doctor.run.recover import history_from_dagman
+from doctor.run.submitfile import SubmitFile, read_submit_file
+
+_MAX_DEPTH = 32
+_DAG_ARGUMENT = re.compile(r"(?:^|\s)-Dag\s+(\S+)")
+_NUMBERED = re.compile(r"\.(\d{3})$")
+_LISTINGS = 64  # directories whose names are kept
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """Output files of one attempt. ``number`` is NNN of ``.out.NNN``, None for a not yet renamed file."""
+
+    number: int | None
+    out: Path | None
+    err: Path | None
+
+
+@dataclass(slots=True)
+class Job:
+    """One DAG node with what is known of it without opening its records."""
+
+    run: Run
+    name: str
+    node: Node
+    state: JobState
+    attempts: list[Attempt] = field(default_factory=list)
+    _submit: SubmitFile | None = None
+
+    @property
+    def submit_path(self) -> Path | None:
+        if not self.node.submit_file:
+            return None
+        return self.run.directory / self.node.directory / self.node.submit_file
+
+    @property
+    def submit(self) -> SubmitFile:
+        """The submit file, read on first use."""
+        if self._submit is None:
+            path = self.submit_path
+            self._submit = read_submit_file(path, self.run.files) if path else SubmitFile()
+        return self._submit
+
+    def beside(self, suffix: str) -> Path | None:
+        """A file of this job such as ``.in`` or ``.out.lof`` (it need not exist)."""
+        path = self.submit_path
+        return path.parent / f"{path.name.removesuffix('.sub')}{suffix}" if path else None
+
+    @property
+    def title(self) -> str:
+        """The name as shown: with the sub-workflow's directory in front for jobs below the root."""
+        return self.name
+
+    def outputs(self) -> list[JobFiles]:
+        """Output files that exist, oldest attempt first; a file not yet renamed comes last."""
+        path = self.submit_path
+        return self.run.outputs_in(path.parent, path.name.removesuffix(".sub")) if path else []
+
+
+class Run:
+    """A submit directory. Open one with :func:`open_run`; sub-workflows hang below it."""
+
+    def __init__(self, directory: Path, files: Files, paths: PathMap, *, parent: Run | None = None, node: str = "") -> None:
+        self.directory = directory
+        self.files = files
+        self.parent = parent
+        self.node = node  # the parent's DAG node that this run is
+        self.depth: int = parent.depth + 1 if parent else 0
+        self.identity: Identity = read_identity(directory, files)
+        self.paths = paths.under(self.identity.submit_dir, directory)
+        self._listings: dict[Path, list[str]] = {}
+
+    @property
+    def name(self) -> str:
+        """Workflow label with run-relative directory, as shown in reports; '' for the root."""
+        return "" if self.parent is None else self.files.name(self.directory)
+
+    @cached_property
+    def dag(self) -> Dag:
+        return Dag(self.directory / (self.identity.dag or "missing.dag"), self.files)
+
+    @cached_property
+    def history(self) -> History:
+        """jobstate.log, or what dagman.out tells where monitord's log is absent or ends too early."""
+        path = self.directory / self.identity.jsd
+        log = History(path, self.files) if path.exists() or self.dagman_path.exists() is False else None
+        if log is not None and (log.latest or not self.dagman_path.exists()):
+            finished = any(entry.what == "DAGMAN_FINISHED" for entry in log.internal)
+            if finished or self.dagman.exit_status is None:
+                return log
+        rebuilt = history_from_dagman(self.dagman_path, self.files)
+        if log is None or len(rebuilt.latest) > len(log.latest) or rebuilt.moved_beyond(log):
+            return rebuilt
+        return log
+
+    @property
+    def dagman_path(self) -> Path:
+        return self.directory / f"{self.identity.dag}.dagman.out"
+
+    @cached_property
+    def dagman(self) -> DagmanLog:
+        return read_dagman_log(self.dagman_path, self.files)
+
+    @cached_property
+    def events(self) -> list[JobEvent]:
+        return read_events(self.directory / self.identity.condor_log, self.files)
+
+    @cached_property
+    def _events_by_id(self) -> dict[str, list[JobEvent]]:
+        found: dict[str, list[JobEvent]] = {}
+        for event in self.events:
+            found.setdefault(event.condor_id, []).append(event)
+        return found
+
+    def events_of(self, condor_id: str) -> list[JobEvent]:
+        """Holds, evictions and the like of one HTCondor job."""
+        return self._events_by_id.get(condor_id, [])
+
+    @cached_property
+    def database_reasons(self) -> dict[str, str]:
+        """Hold reasons from the Stampede database, for when the event log lacks them."""
+        stem = self.identity.dag.removesuffix(".dag")
+        return stampede.hold_reasons(self.directory / f"{stem}.stampede.db", self.files)
+
+    @cached_property
+    def abstract(self) -> Any:
+        """The abstract workflow as planned, or None where it is not (readably) there."""
+        candidates = [self.directory / os.path.basename(self.identity.dax or "workflow.yml"), self.directory / "workflow.yml"]
+        candidates += [self.paths.local(self.identity.dax)] if self.identity.dax.startswith("/") else []
+        return next((doc for path in candidates if (doc := catalogs.load_yaml(path, self.files))), None)
+
+    def _catalog(self, name: str) -> Any:
+        return catalogs.load_yaml(self.directory / "catalogs" / name, self.files)
+
+    @cached_property
+    def executables(self) -> list[catalogs.Executable]:
+        return catalogs.executables(self._catalog("transformations.yml")) + catalogs.executables(self.abstract)
+
+    @cached_property
+    def containers(self) -> list[tuple[str, str]]:
+        return catalogs.containers(self._catalog("transformations.yml")) + catalogs.containers(self.abstract)
+
+    @cached_property
+    def replicas(self) -> dict[str, list[str]]:
+        return {**catalogs.replicas(self.abstract), **catalogs.replicas(self._catalog("replicas.yml"))}
+
+    @cached_property
+    def storage(self) -> list[tuple[str, str, str]]:
+        return catalogs.storage_directories(self._catalog("sites.yml")) + catalogs.storage_directories(self.abstract)
+
+    def job(self, name: str) -> Job:
+        """One DAG node with its attempts."""
+        return self.jobs([name])[0]
+
+    def jobs(self, names: list[str]) -> list[Job]:
+        """Several nodes at once (one pass over DAG and log each where they are large)."""
+        nodes = self.dag.nodes(names)
+        attempts = self.history.attempts(names)
+        latest = self.history.latest
+        return [
+            Job(self, name, nodes.get(name) or Node(name), latest.get(name.encode(), JobState.UNSUBMITTED), attempts[name])
+            for name in names
+        ]
+
+    def outputs_in(self, directory: Path, stem: str) -> list[JobFiles]:
+        names = self._listing(directory)
+        found: dict[int | None, dict[str, Path]] = {}
+        for kind in ("out", "err"):
+            prefix = f"{stem}.{kind}"
+            for name in names[bisect_left(names, prefix) :]:
+                if not name.startswith(prefix):
+                    break
+                rest = name[len(prefix) :]
+                number = _NUMBERED.match(rest)
+                if rest == "" or number:
+                    found.setdefault(int(number[1]) if number else None, {})[kind] = directory / name
+        plain = found.pop(None, None)
+        ordered = [
+            JobFiles(number, found[number].get("out"), found[number].get("err")) for number in sorted(k for k in found if k is not None)
+        ]
+        if plain and any(_size(path) for path in plain.values()):
+            ordered.append(JobFiles(None, plain.get("out"), plain.get("err")))
+        return ordered
+
+    def _listing(self, directory: Path) -> list[str]:
+        names = self._listings.get(directory)
+        if names is None:
+            if len(self._listings) >= _LISTINGS:
+                self._listings.clear()
+            names = self._listings[directory] = self.files.listing(directory)
+        return names
+
+    @cached_property
+    def children(self) -> dict[str, Run | None]:
+        """Sub-workflows by DAG node; None where planning left no DAG (see the planner's log)."""
+        return {name: self._child(node) for name, node in self.dag.sub_workflows.items()} if self.depth < _MAX_DEPTH else {}
+
+    def _child(self, node: Node) -> Run | None:
+        if node.sub_dag:
+            directory, dag = self.directory / node.directory, os.path.basename(node.sub_dag)
+            directory = (directory / node.sub_dag).parent
+        else:
+            submit = self.job(node.name).submit
+            found = _DAG_ARGUMENT.search(submit.get("arguments").strip('" '))
+            dag = os.path.basename(found[1]) if found else ""
+            start = submit.get("initialdir")
+            if not start:
+                return None
+            directory = self.paths.local(start)
+        real = _latest_plan(directory)
+        if real is None or (dag and not (real / dag).is_file()):
+            return None
+        seen = {os.path.realpath(run.directory) for run in self.lineage()}
+        if os.path.realpath(real) in seen:
+            self.files.ledger.note(self.files.name(real), "sub-workflow directory that leads back to its parent; not followed")
+            return None
+        return Run(real, self.files, self.paths, parent=self, node=node.name)
+
+    def lineage(self) -> Iterator[Run]:
+        """This run, its parent, and so on up to the root."""
+        run: Run | None = self
+        while run is not None:
+            yield run
+            run = run.parent
+
+    def tree(self) -> Iterator[Run]:
+        """This run and all sub-workflows below it, parents first."""
+        stack = [self]
+        while stack:
+            run = stack.pop()
+            yield run
+            stack.extend(child for child in reversed(list(run.children.values())) if child is not None)
+
+    @cached_property
+    def counts(self) -> JobCounts:
+        """Jobs of this DAG alone, by latest state."""
+        tally = dict.fromkeys(JobState, 0)
+        for state in self.history.latest.values():
+            tally[state] += 1
+        seen = len(self.history.latest)
+        total = max(self.dag.count, seen)
+        return JobCounts(
+            total=total,
+            succeeded=tally[JobState.SUCCEEDED],
+            failed=tally[JobState.FAILED],
+            held=tally[JobState.HELD],
+            running=tally[JobState.RUNNING],
+            queued=tally[JobState.QUEUED],
+            unsubmitted=total - seen + tally[JobState.UNSUBMITTED],
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _latest_plan(directory: Path) -> Path | None:
+    """The directory of a sub-workflow: the link's target, else the highest ``<dir>.NNN`` of a copy."""
+    if directory.is_dir():
+        return Path(os.path.realpath(directory)) if directory.is_symlink() else directory
+    parent, base = directory.parent, directory.name
+    try:
+        plans = sorted(name for name in os.listdir(parent) if name.startswith(f"{base}.") and _NUMBERED.search(name))
+    except OSError:
+        return None
+    return parent / plans[-1] if plans else None
+
+
+def open_run(directory: Path, ledger: Ledger, maps: PathMap | None = None) -> Run:
+    """Open a submit directory.
+
+    Raises :class:`NotARunError` when it is none; names runs that lie below it where there are some.
+    """
+    maps = maps or PathMap()
+    if not directory.exists():
+        raise NotARunError(f"{directory}: no such directory")
+    if not directory.is_dir():
+        raise NotARunError(f"{directory}: not a directory; give the submit directory of a run (the one with braindump.yml)")
+    root = directory.resolve()
+    try:
+        names = os.listdir(root)
+    except OSError as problem:
+        raise NotARunError(f"{directory}: {os.strerror(problem.errno or 0)}") from problem
+    if not any(name == "braindump.yml" or name.endswith(".dag") for name in names):
+        below = (
+            sorted(path.parent for path in root.glob("*/*/*/*/braindump.yml"))[:3]
+            or sorted(path.parent for depth in range(1, 8) for path in root.glob("/".join(["*"] * depth) + "/braindump.yml"))[:3]
+        )
+        hint = f"; runs below it: {', '.join(str(path) for path in below)}" if below else ""
+        raise NotARunError(f"{directory}: not a Pegasus submit directory (no braindump.yml, no .dag){hint}")
+    return Run(root, Files(root, ledger, maps.roots), maps)

@@ -1,0 +1,85 @@
+"""The job history rebuilt from ``dagman.out`` where monitord died and jobstate.log is absent or short.
+
+The same translation that pegasus-monitord makes (``Pegasus/cli/pegasus-monitord.py``): DAGMan's
+events become jobstate lines, which the one reader of histories then reads.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from doctor.run.files import Files
+from doctor.run.jobstate import LATEST, History, Lifecycle
+
+_STAMP = re.compile(rb"^(\d\d)/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d) ")
+_EVENT = re.compile(rb"Event: ULOG_(\w{1,40}) for (?:HTCondor|Condor) (?:Node|Job) (\S{1,512}) \(([\d-]{1,12})\.([\d-]{1,6})[\d.-]{0,12}\)")
+_VERDICT = re.compile(rb"(?:Node|Job) (\S{1,512}) job proc \([\d.]+\) (completed successfully|failed with (?:status|signal) (-?\d{1,6}))")
+_SCRIPT = re.compile(
+    rb"(PRE|POST) Script of (?:node|Node|Job|job) (\S{1,512}) (completed successfully|failed with (?:status|signal) (-?\d{1,6}))"
+)
+_START = re.compile(rb"(?:c|C)ondor_DAGMAN\) STARTING UP|CONDOR_DAGMAN\) STARTING UP")
+_EXIT = re.compile(rb"condor_DAGMAN\) pid \d+ EXITING WITH STATUS (\d{1,4})")
+
+
+class DagmanHistory(History):
+    """A :class:`History` whose lines are made from dagman.out (line numbers are those of dagman.out)."""
+
+    def raw_lines(self, quiet: bool = False) -> Iterator[bytes]:
+        sequence: dict[bytes, int] = {}
+        count = 0
+        for line in super().raw_lines(quiet):
+            made, count = _translate(line, sequence, count)
+            yield made or b"\n"
+
+    def _internal(self, parts: list[bytes], number: int) -> None:
+        words = parts[3].decode("utf-8", "replace").split()
+        self.internal.append(Lifecycle(float(parts[0]), words[0], words[1] if len(words) > 1 else "", number))
+
+    def moved_beyond(self, log: History) -> bool:
+        """Whether some job ended here that the other history shows as not ended."""
+        return any(log.latest.get(name) is not state for name, state in self.latest.items())
+
+
+def _translate(line: bytes, sequence: dict[bytes, int], count: int) -> tuple[bytes, int]:
+    stamp = _STAMP.match(line)
+    if not stamp:
+        return b"", count
+    when = _epoch(stamp)
+    name = state = value = b""
+    if found := _EVENT.search(line):
+        name, state, value = found[2], found[1], b"%s.%s" % (found[3], found[4])
+        if state == b"SUBMIT":
+            count += 1
+            sequence[name] = count
+        if state not in LATEST:
+            return b"", count
+    elif found := _VERDICT.search(line):
+        good = found[2].startswith(b"completed")
+        name, state, value = found[1], b"JOB_SUCCESS" if good else b"JOB_FAILURE", b"0" if good else found[3]
+    elif found := _SCRIPT.search(line):
+        good = found[3].startswith(b"completed")
+        name, state = found[2], found[1] + (b"_SCRIPT_SUCCESS" if good else b"_SCRIPT_FAILURE")
+        value = b"0" if good else found[4]
+    elif _START.search(line):
+        return b"%d INTERNAL DAGMAN_STARTED -\n" % when, count
+    elif found := _EXIT.search(line):
+        return b"%d INTERNAL DAGMAN_FINISHED %s\n" % (when, found[1]), count
+    if not name:
+        return b"", count
+    return b"%d %s %s %s - - %d\n" % (when, name, state, value, sequence.get(name, 0)), count
+
+
+def _epoch(stamp: re.Match[bytes]) -> int:
+    month, day, year, hour, minute, second = (int(part) for part in stamp.groups())
+    try:
+        return int(datetime.datetime(2000 + year, month, day, hour, minute, min(second, 59), tzinfo=datetime.timezone.utc).timestamp())
+    except ValueError:
+        return 0
+
+
+def history_from_dagman(path: Path, files: Files) -> DagmanHistory:
+    """The history as dagman.out tells it."""
+    return DagmanHistory(path, files)
