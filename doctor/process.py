@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from doctor.errors import DoctorError
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A process that ended: its exit code and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
+from doctor.repair import Finished
 
 
 def run(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Finished:

@@ -10,7 +10,7 @@ from doctor.diagnose.matcher import Matcher
 from doctor.diagnose.structure import refine
 from doctor.diagnose.verdict import Verdict
 from doctor.model import Candidate, Evidence, Kind, Strength
-from doctor.run.dataflow import outputs
+from doctor.run.dataflow import inputs, outputs
 from doctor.run.nearby import Nearby
 
 OUTPUT_MISSING = "user-code/declared-output-not-produced"
@@ -23,6 +23,7 @@ def judge(facts: Facts, matcher: Matcher, nearby: Nearby) -> Verdict:
     """The cause of this attempt's failure; ``user-code/application-error`` with low confidence at worst."""
     ranked = [one for one in rank_findings(facts, matcher) if not _is_symptom(one, facts)]
     verdict = _silent_output(facts, ranked) or _best(facts, ranked) or _fallback(facts)
+    _missing_inputs(verdict)
     if verdict.finding is not None:
         verdict.ruled_out.extend(_others(verdict, ranked))
     refine(verdict, nearby)
@@ -66,6 +67,27 @@ def _silent_output(facts: Facts, ranked: list[Scored]) -> Verdict | None:
         )
     verdict.reasons.append("The program ended with exit code 0, but an output that the workflow declares is not there.")
     return verdict
+
+
+def _missing_inputs(verdict: Verdict) -> None:
+    """Kickstart saw that a declared input was not there: that explains what only a general rule explains."""
+    facts = verdict.facts
+    record = facts.record
+    if record is None or facts.transfer_job or verdict.cause == OUTPUT_MISSING:
+        return
+    declared, made = inputs(facts.job), outputs(facts.job)
+    lost = [fact for fact in record.missing() if fact.lfn in declared and fact.lfn not in made]
+    if not lost:
+        return
+    verdict.evidence += [
+        Evidence(facts.out_name, fact.line, f"{fact.lfn}: error 2 (no such file): a declared input", Kind.STATUS) for fact in lost[:3]
+    ]
+    if verdict.confidence < 0.7:
+        verdict.change(
+            "staging/input-missing", "structure:input-missing", 0.8, f"The declared input {lost[0].lfn} was not there when the job ran."
+        )
+        verdict.subject = lost[0].lfn
+        verdict.finding = None
 
 
 def _best(facts: Facts, ranked: list[Scored]) -> Verdict | None:
@@ -123,7 +145,7 @@ def _others(verdict: Verdict, ranked: list[Scored]) -> Iterator[Candidate]:
 def _fallback(facts: Facts) -> Verdict:
     """No rule matched: the best lines of the program, and low confidence; never silence."""
     words = last_words(facts)
-    if facts.lite.step_failed or facts.transfer_job:
+    if (facts.lite.step_failed and not facts.task_exit) or facts.transfer_job:
         cause = {"integrity": "integrity/checksum-mismatch", "worker-package": "dependency/worker-package-mismatch"}.get(
             facts.lite.stage, "staging/transfer-failed"
         )

@@ -77,7 +77,7 @@ def _failed_jobs(run: Run, state: RunState) -> Iterator[Job]:
     """Jobs whose latest attempt failed or is held, sub-workflow nodes left out where their inside explains them."""
     names = run.history.names(JobState.FAILED) + run.history.names(JobState.HELD)
     for job in run.jobs(names):
-        if not job.attempts or _explained_inside(job) or _merely_removed(job):
+        if not job.attempts or _explained_inside(job) or _merely_removed(job, state):
             continue
         yield job
 
@@ -92,15 +92,19 @@ def _explained_inside(job: Job) -> bool:
     return bool(inside.failed or inside.held)
 
 
-def _merely_removed(job: Job) -> bool:
-    """Removed from the queue without having failed or been held: that is no failure of the job's own."""
+def _merely_removed(job: Job, state: RunState) -> bool:
+    """Removed from the queue without having failed or been held: that is no failure of the job's own.
+
+    Where the run itself goes on, a person removed this one job, and that is worth telling.
+    """
     attempt = job.attempts[-1]
     if not attempt.last("JOB_ABORTED") or attempt.last(
         "JOB_HELD", "JOB_HELD_REASON", "JOB_FAILURE", "SHADOW_EXCEPTION", "EXECUTABLE_ERROR"
     ):
         return False
     reasons = [event.text for event in job.run.events_of(attempt.condor_id) if event.kind == "aborted"]
-    return any("DAG Abort" in text or "DAGMan" in text or "condor_rm" in text for text in reasons) or not reasons
+    by_dagman = any("DAG Abort" in text or "DAGMan" in text for text in reasons)
+    return by_dagman or state is RunState.REMOVED or not reasons
 
 
 def _history(run: Run) -> Iterator[Symptom]:

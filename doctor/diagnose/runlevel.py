@@ -9,8 +9,11 @@ from doctor.diagnose.choose import is_mild
 from doctor.diagnose.matcher import Matcher
 from doctor.model import Channel, Culprit, Diagnosis, Evidence, Incident, JobState, Kind, Line, RunState
 from doctor.run.dagmanlog import message
+from doctor.run.events import JobEvent
+from doctor.run.jobstate import Attempt
 from doctor.run.reader import Job, Run
 
+_PATIENCE = 600.0  # seconds
 _MANY_MB, _MANY_CORES, _MANY_DISK_MB = 512 * 1024, 256, 10 * 1024 * 1024
 
 
@@ -19,6 +22,8 @@ def add(run: Run, state: RunState, reason: str, incidents: list[Incident], match
     added: list[Incident] = []
     if state in (RunState.REMOVED, RunState.RUNNING, RunState.STALLED, RunState.HELD, RunState.FAILED):
         added += [one for part in run.tree() for one in _unmatchable(part, matcher)]
+    if state is not RunState.SUCCEEDED:
+        added += [one for part in run.tree() for one in _restless(part, matcher)]
     if state is RunState.REMOVED:
         added.append(_removed(run, reason, matcher))
     elif (not incidents and not added and state in (RunState.FAILED, RunState.STALLED, RunState.HELD)) or state is RunState.STALLED:
@@ -83,9 +88,18 @@ def _removed(run: Run, reason: str, matcher: Matcher) -> Incident:
     )
 
 
+def _own(run: Run, event: JobEvent) -> Evidence:
+    return Evidence(f"{run.identity.dag}.dagman.log", event.line, event.text, Kind.EVENT)
+
+
 def _dagman(run: Run, state: RunState, reason: str, matcher: Matcher) -> Incident:
     """DAGMan ended (or vanished) and no job explains it: what does its log say?"""
     log = run.dagman
+    crashed = [event for event in run.own_events if event.kind == "evicted" and "bnormal termination" in event.text]
+    if crashed:
+        shown = tuple(_own(run, event) for event in (crashed[-1], run.own_events[-1]))
+        why = f"The DAGMan job died. {reason}."
+        return _incident(run, matcher, "infrastructure/dagman-failed", "structure:dagman-crashed", 0.85, shown, why, run.history.last_time)
     lines = tuple(Line(message(line), line.number) for line in log.lines)
     findings = [
         finding
@@ -121,12 +135,52 @@ def _dagman(run: Run, state: RunState, reason: str, matcher: Matcher) -> Inciden
 
 def _other_logs(run: Run) -> list[Channel]:
     channels = []
-    for name in (f"{run.identity.dag}.lib.err", f"{run.identity.dag}.lib.out", "monitord.log", f"{run.identity.dag}.dagman.log"):
+    for event in run.own_events[-5:]:
+        code = (event.code, event.subcode) if event.kind == "held" and event.code >= 0 else None
+        line = Line(event.text, event.line)
+        channels.append(Channel(Kind.HOLD if event.kind == "held" else Kind.EVENT, f"{run.identity.dag}.dagman.log", (line,), hold=code))
+    for name in (f"{run.identity.dag}.lib.err", f"{run.identity.dag}.lib.out", "monitord.log"):
         text = run.files.text(run.directory / name, head=64 << 10, tail=256 << 10, quiet=True)
         if text.lines:
-            kind = Kind.EVENT if name.endswith("dagman.log") else Kind.DAGMAN
-            channels.append(Channel(kind, text.file, text.lines, accept=frozenset({Kind.DAEMON, Kind.HOLD})))
+            channels.append(Channel(Kind.DAGMAN, text.file, text.lines, accept=frozenset({Kind.DAEMON})))
     return channels
+
+
+def _restless(run: Run, matcher: Matcher) -> list[Incident]:
+    """Jobs that start again and again without ending: evicted, or cut off from their execute node."""
+    found: list[Incident] = []
+    restless = [name for name in run.history.troubled if run.history.latest.get(name) in (JobState.RUNNING, JobState.QUEUED)]
+    for job in run.jobs([name.decode("utf-8", "replace") for name in restless[:200]]):
+        lines = job.attempts[-1].states if job.attempts else []
+        lost = [line for line in lines if line.state in ("SHADOW_EXCEPTION", "JOB_RECONNECT_FAILED")]
+        evicted = [line for line in lines if line.state == "JOB_EVICTED"]
+        if len(lost) >= 2:
+            cause, why = "infrastructure/shadow-exception", f"lost its execute node {len(lost)} times"
+        elif len(evicted) >= 3:
+            cause, why = "infrastructure/evicted-repeatedly", f"was evicted {len(evicted)} times"
+        else:
+            continue
+        log = run.files.name(run.directory / run.identity.condor_log)
+        kinds = ("shadow-exception", "reconnect-failed", "disconnected", "evicted") if len(lost) >= 2 else ("evicted",)
+        events = [event for event in run.events_of(job.attempts[-1].condor_id) if event.kind in kinds]
+        events.sort(key=lambda event: kinds.index(event.kind))
+        chosen = tuple(Evidence(log, event.line, f"{event.kind}: {event.text}", Kind.EVENT) for event in events[:3])
+        evidence = (*chosen, Evidence(run.history.file, lines[-1].number, f"{job.name} {lines[-1].state}", Kind.EVENT))
+        found.append(
+            _incident(
+                run,
+                matcher,
+                cause,
+                "structure:restless",
+                0.8,
+                evidence,
+                f"{job.name} {why} without ending.",
+                lines[-1].when,
+                job,
+                (job.name,),
+            )
+        )
+    return found
 
 
 def _unmatchable(run: Run, matcher: Matcher) -> list[Incident]:
@@ -134,12 +188,11 @@ def _unmatchable(run: Run, matcher: Matcher) -> list[Incident]:
     waiting = [name for name, latest in run.history.latest.items() if latest in (JobState.QUEUED, JobState.FAILED)]
     found: list[tuple[Job, str]] = []
     for job in run.jobs([name.decode("utf-8", "replace") for name in waiting[:200]]):
-        if (
-            job.attempts
-            and not job.attempts[-1].last("EXECUTE", "PRE_SCRIPT_FAILURE", "JOB_HELD", "SUBMIT_FAILED")
-            and job.attempts[-1].last("SUBMIT")
-        ) and (excess := excessive_request(job)):
-            found.append((job, excess))
+        if job.attempts and _never_started(job.attempts[-1]):
+            submitted = job.attempts[-1].last("SUBMIT")
+            waited = run.history.last_time - submitted.when if submitted else 0.0
+            if excess := excessive_request(job, waited):
+                found.append((job, excess))
     if not found:
         return []
     job, excess = found[0]
@@ -166,21 +219,27 @@ def _unmatchable(run: Run, matcher: Matcher) -> list[Incident]:
     ]
 
 
-def excessive_request(job: Job) -> str:
-    """The request that no ordinary slot can satisfy, as ``request_memory = 999999 MB``; empty when there is none."""
-    limits = (
-        ("request_memory", _MANY_MB, 1),
-        ("request_cpus", _MANY_CORES, 1),
-        ("request_disk", _MANY_DISK_MB * 1024, 1),
-        ("request_gpus", 16, 1),
-    )
-    for key, limit, _ in limits:
+def _never_started(attempt: Attempt) -> bool:
+    return attempt.last("SUBMIT") is not None and not attempt.last("EXECUTE", "PRE_SCRIPT_FAILURE", "JOB_HELD", "SUBMIT_FAILED")
+
+
+def excessive_request(job: Job, waited: float) -> str:
+    """The request that keeps a job from starting, as ``request_memory = 999999 MB``; empty when there is none.
+
+    What no ordinary slot offers counts at once; GPUs or requirements of the job's own only after it
+    waited for :data:`_PATIENCE` seconds, because slots that fit may merely be busy.
+    """
+    limits = (("request_memory", _MANY_MB), ("request_cpus", _MANY_CORES), ("request_disk", _MANY_DISK_MB * 1024), ("request_gpus", 16))
+    for key, limit in limits:
         value = job.submit.get(key).strip()
         amount = quantity(value, key)
         if amount is not None and amount > limit:
             return f"{key} = {value}"
-    requirements = job.submit.get("requirements")
-    return f"requirements = {requirements[:200]}" if requirements else ""
+    for key in ("request_gpus", "requirements"):
+        value = job.submit.get(key).strip()
+        if value and value != "0" and waited >= _PATIENCE:
+            return f"{key} = {value[:200]}"
+    return ""
 
 
 def quantity(value: str, key: str) -> float | None:

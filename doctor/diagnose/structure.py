@@ -14,7 +14,8 @@ from doctor.diagnose.evidence import describe
 from doctor.diagnose.verdict import Verdict
 from doctor.model import Evidence, Kind, Symptom
 from doctor.run.dataflow import inputs, is_cleanup, outputs, transfers
-from doctor.run.nearby import Nearby
+from doctor.run.kickstart import Record
+from doctor.run.nearby import Nearby, Script
 
 Refiner = Callable[[Verdict, Nearby], None]
 
@@ -57,34 +58,17 @@ def exec_failure(verdict: Verdict, nearby: Nearby) -> None:
     if started or step.exit_code not in (None, 126, 127):
         return
     script = nearby.script(facts.job)
-    mode = record.executable_mode if record is not None else None
-    if script is not None and script.has_crlf:
-        cause, why = (
-            "user-code/crlf-line-endings",
-            f"the first line of {script.recorded} ends with a carriage return, which becomes part of the interpreter's name",
-        )
-    elif "ermission denied" in errno_text or (mode is not None and not mode & 0o111):
-        cause, why = "permissions/executable-not-executable", "the program file is there, but may not be executed"
-    elif script is not None and script.interpreter:
-        cause, why = (
-            "dependency/interpreter-missing",
-            f"the first line of {script.recorded} names an interpreter that was not found where the job ran",
-        )
-    elif "xec format" in errno_text:
-        cause, why = "dependency/version-conflict", "the program is not of a format that this platform runs"
-    elif record is not None and (record.executable_error or (mode is None and record.executable and record.complete)):
-        cause, why = "dependency/command-not-found", "the program file was not there"
-    else:
-        cause, why = (
-            "dependency/interpreter-missing",
-            "the program file was there and executable, yet the system found nothing to run it with: its interpreter (#! line) is missing",
-        )
-    verdict.change(
-        cause,
-        "structure:exec-failure",
-        0.92 if script or step.failure_error else 0.6,
-        f"The program could not be started ({describe(step)}): {why}.",
-    )
+    if record is not None and record.executable_error:
+        lfn = os.path.basename(record.executable)
+        if lfn in inputs(facts.job):
+            verdict.change(
+                "staging/input-missing", "structure:exec-failure", 0.8, f"The program {lfn} was staged for the job, and was gone."
+            )
+            verdict.subject = lfn
+            return
+    cause, why = _why_not_started(record, script, errno_text)
+    confidence = 0.92 if script or step.failure_error else 0.6
+    verdict.change(cause, "structure:exec-failure", confidence, f"The program could not be started ({describe(step)}): {why}.")
     verdict.subject = script.interpreter if script and script.interpreter else (record.executable if record else "")
     if script is not None and script.first_line.startswith(b"#!"):
         verdict.evidence.append(
@@ -93,6 +77,25 @@ def exec_failure(verdict: Verdict, nearby: Nearby) -> None:
     if cause in ("user-code/crlf-line-endings", "permissions/executable-not-executable"):
         action = "normalise-line-endings" if cause.startswith("user") else "make-executable"
         verdict.remedies = [(action, {"file": script.recorded} if script else {})]
+
+
+def _why_not_started(record: Record | None, script: Script | None, errno_text: str) -> tuple[str, str]:
+    """The cause of a failed exec, and the fact that says so."""
+    mode = record.executable_mode if record is not None else None
+    if script is not None and script.has_crlf:
+        why = f"the first line of {script.recorded} ends with a carriage return, which becomes part of the interpreter's name"
+        return "user-code/crlf-line-endings", why
+    if "ermission denied" in errno_text or (mode is not None and not mode & 0o111):
+        return "permissions/executable-not-executable", "the program file is there, but may not be executed"
+    if record is not None and record.executable_error:
+        return "dependency/command-not-found", "the program file was not there"
+    if "xec format" in errno_text:
+        return "dependency/version-conflict", "the program is not of a format that this platform runs"
+    if script is not None and script.interpreter:
+        why = f"the first line of {script.recorded} names an interpreter that was not found where the job ran"
+        return "dependency/interpreter-missing", why
+    why = "the program file was there, yet the system found nothing to run it with: its interpreter (#! line) is missing"
+    return "dependency/interpreter-missing", why
 
 
 def _code_line(verdict: Verdict) -> str:
@@ -287,6 +290,13 @@ def input_moved(verdict: Verdict, nearby: Nearby) -> None:
                 return
 
 
+def in_sub_workflow(verdict: Verdict, nearby: Nearby) -> None:
+    """The planner's complaint came from a sub-workflow that is planned during the run."""
+    if verdict.facts.attempt.last("PRE_SCRIPT_FAILURE"):
+        why = f"{verdict.facts.job.name} is a sub-workflow that is planned while the workflow runs, and planning it failed."
+        verdict.change("planner/subworkflow-replica-missing", "structure:sub-workflow", verdict.confidence, why)
+
+
 def hold_as_symptom(verdict: Verdict, nearby: Nearby) -> None:
     """Note the hold that a failed program led to: visible, and not the cause."""
     facts = verdict.facts
@@ -343,6 +353,7 @@ REFINERS: tuple[tuple[frozenset[str], Refiner], ...] = (
     (frozenset({"user-code/declared-output-not-produced"}), output_missing),
     (frozenset({"disk/scratch-full", "disk/execute-disk-full", "disk/output-storage-full", "disk/submit-disk-full"}), disk_place),
     (frozenset({"permissions/file-not-accessible", "permissions/output-dir-not-writable"}), permission_place),
+    (frozenset({"planner/replica-missing"}), in_sub_workflow),
     (frozenset({"resources/killed"}), killed),
     (frozenset({"resources/memory-exceeded-hold"}), memory_numbers),
     (frozenset({"staging/input-missing"}), input_moved),

@@ -159,6 +159,9 @@ def _event(cut: _Cut, ad: dict[str, object]) -> JobEvent:
 def _reason(number: int, rows: list[str]) -> tuple[str, int]:
     """The line that says why, and its offset in the event; the heading when there is none."""
     for offset, row in enumerate(rows[1:], 1):
+        if "Abnormal termination" in row:
+            return clean(row).strip(), offset
+    for offset, row in enumerate(rows[1:], 1):
         text = clean(row).strip()
         if not text or text.startswith(("Code ", "(0) CPU", "(1) CPU", "Usr ", "Partitionable", "Job terminated by itself")):
             continue

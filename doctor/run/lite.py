@@ -73,7 +73,7 @@ def parse_lite(lines: Sequence[Line]) -> LiteLog:
             if stage:
                 log.present, log.stage = True, stage
                 continue
-        if not log.present and "PegasusLite: version" in text:
+        if not log.present and ("PegasusLite: version" in text or (_STAMP.match(text) and "Job launched in directory" in text)):
             log.present = True
         if found := _HOST.search(text):
             log.host = log.host or found[1]

@@ -129,6 +129,11 @@ class Run:
         return read_events(self.directory / self.identity.condor_log, self.files)
 
     @cached_property
+    def own_events(self) -> list[JobEvent]:
+        """Holds, evictions and removals of the DAGMan job itself (``<dag>.dagman.log``), oldest first."""
+        return read_events(self.directory / f"{self.identity.dag}.dagman.log", self.files)
+
+    @cached_property
     def _events_by_id(self) -> dict[str, list[JobEvent]]:
         found: dict[str, list[JobEvent]] = {}
         for event in self.events:

@@ -47,6 +47,11 @@ def run_state(run: Run, counts: JobCounts) -> tuple[RunState, str]:
 
 
 def _unfinished(run: Run, counts: JobCounts) -> tuple[RunState, str]:
+    own = run.own_events[-1] if run.own_events else None
+    if own is not None and own.kind == "aborted":
+        return RunState.REMOVED, f"the DAGMan job was removed: {own.text}"
+    if own is not None and own.kind == "held":
+        return RunState.HELD, f"the DAGMan job itself is held: {own.text}"
     if (run.directory / "monitord.done").exists() and not (run.directory / f"{run.identity.dag}.lock").exists():
         return RunState.STALLED, "monitord finished and no DAGMan lock is left, but DAGMan logged no end: it died"
     if counts.held and not counts.running and not counts.queued:
