@@ -15,6 +15,7 @@ from pathlib import Path
 from doctor import process
 from doctor.errors import DoctorError
 from doctor.model import Incident, Report
+from doctor.repair import Finished
 
 _SUBMIT_DIR = re.compile(r"^\s*Submit Directory\s*:\s*(/\S.*?)\s*$|submit dir: (/\S+)\s*$", re.MULTILINE)
 _SUBMIT_FILE = re.compile(r"^\s*submit file:\s*(/\S.*?)/(?:[^/\s]+/)*[^/\s]+\.sub\s*$", re.MULTILINE)
@@ -73,7 +74,7 @@ def analyzer_command() -> Iterator[tuple[list[str], dict[str, str]]]:
         yield [str(shim)], {**os.environ, "PATH": f"{folder}:{os.environ.get('PATH', '/usr/bin:/bin')}"}
 
 
-def run_analyzer(arguments: Sequence[str]) -> process.Finished:
+def run_analyzer(arguments: Sequence[str]) -> Finished:
     """Run pegasus-analyzer with its own options and return what it printed."""
     with analyzer_command() as (command, environment):
         return process.run([*command, *arguments], timeout=_TIMEOUT, env=environment)
