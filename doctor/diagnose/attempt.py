@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from doctor.diagnose.choose import Scored, last_words, rank_findings
+from doctor.diagnose.choose import Scored, context, last_words, rank_findings
 from doctor.diagnose.evidence import Facts, describe
 from doctor.diagnose.matcher import Matcher
 from doctor.diagnose.structure import refine
-from doctor.diagnose.verdict import Verdict
+from doctor.diagnose.verdict import Verdict, normalise
 from doctor.model import Candidate, Evidence, Kind, Strength
 from doctor.run.dataflow import inputs, outputs
 from doctor.run.nearby import Nearby
@@ -98,7 +98,7 @@ def _best(facts: Facts, ranked: list[Scored]) -> Verdict | None:
     verdict.evidence = [best.evidence, *_supporting(best.cause, best.evidence, ranked)]
     verdict.subject = _subject(facts, best.rule, best.captures)
     words = last_words(facts) if best.evidence.kind is Kind.STATUS or ranked[0].score < 60 else []
-    verdict.evidence += words
+    verdict.evidence += words or context(facts, best.evidence)
     if facts.step.failed and best.evidence.kind is not Kind.STATUS:
         verdict.evidence.append(Evidence(facts.out_name, facts.step.line, describe(facts.step), Kind.STATUS))
         if not facts.transfer_job:
@@ -126,9 +126,9 @@ def _confidence(ranked: list[Scored]) -> float:
 
 
 def _supporting(cause: str, first: Evidence, ranked: list[Scored]) -> Iterator[Evidence]:
-    seen = {first.text.strip()}
+    seen = {normalise(first.text.strip())}
     for one in ranked[1:]:
-        text = one.finding.evidence.text.strip()
+        text = normalise(one.finding.evidence.text.strip())
         if one.finding.cause == cause and text not in seen and len(seen) < 3:
             seen.add(text)
             yield one.finding.evidence

@@ -23,6 +23,8 @@ _KIND = {
     Kind.EVENT: 2.0,
     Kind.STATUS: 0.0,
 }
+_NEAR = 6  # lines around a finding that are looked at for context
+_GOOD = 60.0  # score from which a finding counts as an explanation
 _MILD = re.compile(
     r"(?i)^[\W\d\sTZ:.,+-]*(?:\S+\s+){0,3}?[\[(<|]?\s*(?:warn(?:ing)?|info|debug|notice|trace)\b\s*[\])>|:]?"
     r"|\b\w*Warning:|\b(?:will retry|retrying|trying again|falling back|fallback|ignored|ignoring|skipping)\b"
@@ -64,15 +66,25 @@ def rank_findings(facts: Facts, matcher: Matcher) -> list[Scored]:
             if finding.cause.startswith("silent/"):
                 continue
             scored.append(Scored(finding, score(finding, channel, final)))
+    scored = _without_symptoms(scored, matcher)
     scored.sort(key=lambda one: (-one.score, one.finding.rule))
     return scored
+
+
+def _without_symptoms(scored: list[Scored], matcher: Matcher) -> list[Scored]:
+    """Findings that another one explains (its rule says so) lose what a stronger one would have over them."""
+    explained = {cause for one in scored if one.score >= _GOOD for cause in matcher.by_id[one.finding.rule].explains}
+    strong = {one.finding.cause for one in scored if one.score >= _GOOD and one.finding.cause not in explained}
+    if not strong:
+        return scored
+    return [Scored(one.finding, one.score - 45) if one.finding.cause in explained else one for one in scored]
 
 
 def score(finding: Finding, channel: Channel, final: frozenset[int | None]) -> float:
     """How well this finding explains the failure. Only the order of scores has a meaning."""
     points = _STRENGTH[finding.strength] + _KIND.get(channel.kind, 0.0) + (finding.rank - 50) / 5
-    if is_mild(finding.evidence.text):
-        points -= 55
+    if is_mild(finding.evidence.text) and not (channel.kind is Kind.TRANSFER and " INFO: " in finding.evidence.text):
+        points -= 55  # pegasus-transfer logs what its tools complain of as INFO
     if finding.evidence.line in final and channel.kind in (Kind.STDERR, Kind.STDOUT):
         points += 12
     return points
@@ -106,6 +118,19 @@ def last_words(facts: Facts) -> list[Evidence]:
         quiet = [line for line in channel.lines if line.text.strip() and not is_mild(line.text)]
         if quiet:
             return [_evidence(channel, line) for line in quiet[-2:]]
+    return []
+
+
+def context(facts: Facts, first: Evidence) -> list[Evidence]:
+    """Up to two further complaints close to a line, such as the server's status above a tool's message."""
+    if first.line is None:
+        return []
+    for channel in facts.channels:
+        if channel.file == first.file and channel.kind is first.kind:
+            near = [line for line in channel.lines if line.number and abs(line.number - first.line) <= _NEAR and line.number != first.line]
+            loud = [line for line in near if is_loud(line.text) and line.text.strip() not in first.text]
+            if loud:
+                return [_evidence(channel, line) for line in sorted(loud, key=lambda line: abs((line.number or 0) - (first.line or 0)))[:2]]
     return []
 
 

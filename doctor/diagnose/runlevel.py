@@ -28,7 +28,25 @@ def add(run: Run, state: RunState, reason: str, incidents: list[Incident], match
         added.append(_removed(run, reason, matcher))
     elif (not incidents and not added and state in (RunState.FAILED, RunState.STALLED, RunState.HELD)) or state is RunState.STALLED:
         added.append(_dagman(run, state, reason, matcher))
+    added += [one for part in run.tree() for one in _monitord(part, matcher)]
     return sorted([*incidents, *added], key=importance)
+
+
+def _monitord(run: Run, matcher: Matcher) -> list[Incident]:
+    """DAGMan ended and monitord never did: it was killed, so database and jobstate.log are incomplete."""
+    entries = run.recorded.internal
+    started = any(entry.what == "MONITORD_STARTED" for entry in entries)
+    finished = entries and entries[-1].what in ("MONITORD_FINISHED", "DAGMAN_FINISHED")
+    marks = [name for name in ("monitord.recover", "monitord.pid") if (run.directory / name).exists()]
+    if run.parent is not None or run.dagman.exit_status is None or not started or finished or len(marks) < 2:
+        return []
+    shown = [Evidence(run.files.name(run.directory / name), None, f"{name} was left behind", Kind.RUN) for name in marks]
+    if run.dagman.exit_line is not None:
+        shown.append(Evidence(run.dagman.file, run.dagman.exit_line.number, message(run.dagman.exit_line), Kind.DAGMAN))
+    why = "DAGMan has ended, but monitord has not recorded that end and left its recovery files: it died on the way."
+    return [
+        _incident(run, matcher, "infrastructure/monitord-failed", "structure:monitord-gone", 0.8, tuple(shown), why, run.history.last_time)
+    ]
 
 
 def _incident(

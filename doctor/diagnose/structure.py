@@ -24,6 +24,9 @@ _WRITING = re.compile(
     r"""|makedirs?\(|mkdir\(|write_|\bofstream\b"""
 )
 _LISTING = re.compile(r"\b(?:os\.)?(?:listdir|scandir|walk|iterdir|glob|list\.files|readdir|opendir)\b|\bls: cannot access|\bfind: ")
+_UNREACHED = {"staging/endpoint-unreachable", "staging/transfer-timeout", "network/dns-failure", "network/network-transient"}
+_READING = re.compile(r"not readable|for reading|cannot open|can't open|reading from")
+_CREATING = re.compile(r"(?i)cannot create|failed to create|can't create|mkdir")
 _EXEC_WORDS = re.compile(r"execv: |Unable to execute the specified binary")
 
 
@@ -220,6 +223,27 @@ def _property(verdict: Verdict, name: str) -> str:
     return ""
 
 
+def container_image(verdict: Verdict, nearby: Nearby) -> None:
+    """The file that could not be had is the container image, not an input."""
+    facts = verdict.facts
+    images = {os.path.basename(image.rstrip("/")) for _, image in facts.job.run.containers} | {name for name, _ in facts.job.run.containers}
+    about_image = facts.lite.stage == "container-image" and facts.lite.step_failed
+    if about_image or (verdict.subject and os.path.basename(verdict.subject.rstrip("/")) in images):
+        missing = verdict.cause in ("staging/input-missing", "staging/remote-not-found", "staging/input-moved")
+        cause = "container/image-missing" if missing else "container/image-pull-failed"
+        verdict.change(cause, "structure:container-image", max(verdict.confidence, 0.85), "What could not be had is the container's image.")
+
+
+def worker_package(verdict: Verdict, nearby: Nearby) -> None:
+    """The wrapper stopped while it looked for the Pegasus worker package."""
+    facts = verdict.facts
+    if facts.lite.stage == "worker-package" and facts.lite.step_failed:
+        why = "PegasusLite found no Pegasus worker package that fits the node, and could not fetch one."
+        verdict.change("dependency/worker-package-mismatch", "structure:worker-package", 0.85, why)
+        lines = [line for line in facts.lite.wrapper if "worker package" in line.text]
+        verdict.evidence += [Evidence(facts.err_name, line.number, line.text, Kind.LITE) for line in lines[-2:]]
+
+
 def permission_place(verdict: Verdict, nearby: Nearby) -> None:
     """Whether the refused path is the program, something to be written, or something to be read."""
     facts = verdict.facts
@@ -233,15 +257,11 @@ def permission_place(verdict: Verdict, nearby: Nearby) -> None:
         return
     text, path = " ".join(one.text for one in verdict.evidence), verdict.subject
     base = os.path.basename(path.rstrip("/"))
-    writing = bool(_WRITING.search(_code_line(verdict))) or bool(
-        re.search(r"cannot create|failed to create|[Cc]an't create|for writing|mkdir", text)
-    )
-    destination = (
-        facts.transfer_job
-        and any(local.rpartition("/")[2] == base for entry in transfers(facts.job) for local in entry.destinations)
-        and facts.job.submit.job_class == 3
-    )
-    if verdict.cause == "permissions/file-not-accessible" and ((base and base in outputs(facts.job)) or writing or destination):
+    if verdict.cause != "permissions/file-not-accessible" or _READING.search(text):
+        return
+    made = bool(base) and not facts.transfer_job and base in outputs(facts.job)
+    stored = facts.transfer_job and facts.job.submit.job_class == 3
+    if made or stored or _CREATING.search(text) or _WRITING.search(_code_line(verdict)):
         verdict.change("permissions/output-dir-not-writable", "structure:permission-place", 0.85, "The path is one that the job writes.")
 
 
@@ -353,6 +373,8 @@ REFINERS: tuple[tuple[frozenset[str], Refiner], ...] = (
     (frozenset({"user-code/declared-output-not-produced"}), output_missing),
     (frozenset({"disk/scratch-full", "disk/execute-disk-full", "disk/output-storage-full", "disk/submit-disk-full"}), disk_place),
     (frozenset({"permissions/file-not-accessible", "permissions/output-dir-not-writable"}), permission_place),
+    (frozenset({"staging/input-missing", "staging/remote-not-found", "staging/transfer-failed", *_UNREACHED}), container_image),
+    (frozenset({"staging/remote-not-found", "staging/transfer-failed", *_UNREACHED}), worker_package),
     (frozenset({"planner/replica-missing"}), in_sub_workflow),
     (frozenset({"resources/killed"}), killed),
     (frozenset({"resources/memory-exceeded-hold"}), memory_numbers),

@@ -26,9 +26,9 @@ class Executable:
     container: str = ""
 
 
-def load_yaml(path: Path, files: Files) -> Any:
-    """A YAML document, or None (with a note unless absent)."""
-    data = files.bytes(path, _MAX, quiet=True)
+def load_yaml(path: Path, files: Files, outside: bool = False) -> Any:
+    """A YAML document, or None (with a note unless absent); ``outside`` as for :meth:`Files.open`."""
+    data = files.bytes(path, _MAX, quiet=True, outside=outside)
     if data is None or len(data) >= _MAX:
         return None
     import yaml

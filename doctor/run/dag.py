@@ -141,12 +141,12 @@ def _apply(raw: bytes, nodes: dict[str, Node], only_known: bool = False) -> None
         if found := node(words[1]):
             found.retries = int(words[2]) if words[2].isdigit() else 0
     elif command == "SCRIPT" and len(words) >= 4:
-        rest = [word for word in words[1:] if word.upper() != "DEFER"]
-        kind, name, text = rest[0].upper(), rest[1], " ".join(rest[2:])
-        if found := node(name):
-            if kind == "PRE":
+        at = next((index for index, word in enumerate(words) if word.upper() in ("PRE", "POST", "HOLD")), 0)  # after DEFER, DEBUG
+        if at and len(words) > at + 2 and (found := node(words[at + 1])):
+            text = " ".join(words[at + 2 :])
+            if words[at].upper() == "PRE":
                 found.pre = text
-            elif kind == "POST":
+            elif words[at].upper() == "POST":
                 found.post = text
     elif command == "PARENT" and "CHILD" in words:
         at = words.index("CHILD")

@@ -18,6 +18,7 @@ from doctor.model import Line, Unreadable
 
 MAX_LINE = 4096  # characters kept of one line
 _COUNT_LIMIT = 256 << 20  # bytes of a skipped middle whose lines are still counted
+_OUTSIDE = "a link or path that leads outside the run directory; not followed"
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|.)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -74,6 +75,19 @@ class Files:
         self.root = root
         self.ledger = ledger
         self._roots = [os.path.realpath(path) for path in (root, *also)]
+        self._inside: dict[str, bool] = {}  # folder -> whether it really lies below one of the roots
+
+    def admit(self, directory: Path) -> None:
+        """Allow reading below one more directory, as for a sub-workflow that was planned elsewhere."""
+        self._roots.append(os.path.realpath(directory))
+        self._inside.clear()
+
+    def _admitted(self, folder: str) -> bool:
+        known = self._inside.get(folder)
+        if known is None:
+            real = os.path.realpath(folder)
+            known = self._inside[folder] = any(real == root or real.startswith(root.rstrip("/") + "/") for root in self._roots)
+        return known
 
     def name(self, path: Path | str) -> str:
         """The path as shown to people: relative to the submit directory where it lies below it."""
@@ -81,11 +95,15 @@ class Files:
         prefix = f"{self.root}/"
         return text[len(prefix) :] if text.startswith(prefix) else text
 
-    def open(self, path: Path | str, quiet: bool = False) -> int | None:
+    def open(self, path: Path | str, quiet: bool = False, outside: bool = False) -> int | None:
         """A read-only descriptor of a regular file, or None with the reason in the ledger.
 
-        With ``quiet`` an absent file is not worth a note.
+        With ``quiet`` an absent file is not worth a note. ``outside`` is for the few files that lie
+        elsewhere by nature, such as the abstract workflow.
         """
+        if not outside and not self._admitted(os.path.dirname(path)):
+            self.ledger.note(self.name(path), _OUTSIDE)
+            return None
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as problem:
@@ -98,8 +116,8 @@ class Files:
 
     def _open_link(self, path: Path | str) -> int | None:
         real = os.path.realpath(path)
-        if not any(real.startswith(f"{root}/") for root in self._roots):
-            self.ledger.note(self.name(path), "a link that leads outside the run directory; not followed")
+        if not self._admitted(os.path.dirname(real)):
+            self.ledger.note(self.name(path), _OUTSIDE)
             return None
         try:
             return self._regular(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), path)
@@ -114,9 +132,9 @@ class Files:
         self.ledger.note(self.name(path), "not a regular file")
         return None
 
-    def bytes(self, path: Path | str, limit: int = 8 << 20, quiet: bool = False) -> bytes | None:
+    def bytes(self, path: Path | str, limit: int = 8 << 20, quiet: bool = False, outside: bool = False) -> bytes | None:
         """The file's first ``limit`` bytes; None when it cannot be read."""
-        handle = self.open(path, quiet)
+        handle = self.open(path, quiet, outside)
         if handle is None:
             return None
         with os.fdopen(handle, "rb") as stream:
@@ -148,11 +166,11 @@ class Files:
         except OSError as problem:
             self.ledger.note(name, os.strerror(problem.errno or 0))
             return Text(name, ())
-        if not skipped:
-            end = end[end.find(b"\n") + 1 :]
+        if not skipped and (cut := end.find(b"\n", 0, -1)) >= 0:  # else the end of one endless line, kept under its number
+            end = end[cut + 1 :]
             first = first + 1 if first is not None else None
         end = end[:-1] if end.endswith(b"\n") else end
-        lines = tuple(to_lines(start[:-1] if start.endswith(b"\n") else start))
+        lines = tuple(to_lines(start[:-1] if start.endswith(b"\n") else start)) if start else ()
         return Text(name, lines + tuple(to_lines(end, first)), partial=True)
 
     @staticmethod
@@ -174,6 +192,9 @@ class Files:
 
     def listing(self, directory: Path | str) -> list[str]:
         """Names in a directory, sorted; empty with a note when it cannot be listed."""
+        if not self._admitted(os.fspath(directory)):
+            self.ledger.note(self.name(directory), _OUTSIDE)
+            return []
         try:
             return sorted(os.listdir(directory))
         except OSError as problem:

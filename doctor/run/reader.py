@@ -103,18 +103,19 @@ class Run:
         return Dag(self.directory / (self.identity.dag or "missing.dag"), self.files)
 
     @cached_property
+    def recorded(self) -> History:
+        """jobstate.log as monitord wrote it; it may be absent, or end too early where monitord died."""
+        return History(self.directory / self.identity.jsd, self.files)
+
+    @cached_property
     def history(self) -> History:
-        """jobstate.log, or what dagman.out tells where monitord's log is absent or ends too early."""
-        path = self.directory / self.identity.jsd
-        log = History(path, self.files) if path.exists() or self.dagman_path.exists() is False else None
-        if log is not None and (log.latest or not self.dagman_path.exists()):
-            finished = any(entry.what == "DAGMAN_FINISHED" for entry in log.internal)
-            if finished or self.dagman.exit_status is None:
-                return log
+        """The job states: jobstate.log, or what dagman.out tells where that is absent or ends too early."""
+        log = self.recorded
+        ended = any(entry.what == "DAGMAN_FINISHED" for entry in log.internal)
+        if not self.dagman_path.exists() or (log.latest and (ended or self.dagman.exit_status is None)):
+            return log
         rebuilt = history_from_dagman(self.dagman_path, self.files)
-        if log is None or len(rebuilt.latest) > len(log.latest) or rebuilt.moved_beyond(log):
-            return rebuilt
-        return log
+        return rebuilt if len(rebuilt.latest) > len(log.latest) or rebuilt.moved_beyond(log) else log
 
     @property
     def dagman_path(self) -> Path:
@@ -155,7 +156,7 @@ class Run:
         """The abstract workflow as planned, or None where it is not (readably) there."""
         candidates = [self.directory / os.path.basename(self.identity.dax or "workflow.yml"), self.directory / "workflow.yml"]
         candidates += [self.paths.local(self.identity.dax)] if self.identity.dax.startswith("/") else []
-        return next((doc for path in candidates if (doc := catalogs.load_yaml(path, self.files))), None)
+        return next((doc for path in candidates if (doc := catalogs.load_yaml(path, self.files, outside=True))), None)
 
     def _catalog(self, name: str) -> Any:
         return catalogs.load_yaml(self.directory / "catalogs" / name, self.files)
@@ -242,6 +243,8 @@ class Run:
         if os.path.realpath(real) in seen:
             self.files.ledger.note(self.files.name(real), "sub-workflow directory that leads back to its parent; not followed")
             return None
+        if (real / "braindump.yml").is_file():
+            self.files.admit(real)
         return Run(real, self.files, self.paths, parent=self, node=node.name)
 
     def lineage(self) -> Iterator[Run]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from doctor.run.files import Files
-from doctor.run.jobstate import LATEST, History, Lifecycle
+from doctor.run.jobstate import LATEST, History
 
 _STAMP = re.compile(rb"^(\d\d)/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d) ")
 _EVENT = re.compile(rb"Event: ULOG_(\w{1,40}) for (?:HTCondor|Condor) (?:Node|Job) (\S{1,512}) \(([\d-]{1,12})\.([\d-]{1,6})[\d.-]{0,12}\)")
@@ -33,10 +33,6 @@ class DagmanHistory(History):
         for line in super().raw_lines(quiet):
             made, count = _translate(line, sequence, count)
             yield made or b"\n"
-
-    def _internal(self, parts: list[bytes], number: int) -> None:
-        words = parts[3].decode("utf-8", "replace").split()
-        self.internal.append(Lifecycle(float(parts[0]), words[0], words[1] if len(words) > 1 else "", number))
 
     def moved_beyond(self, log: History) -> bool:
         """Whether some job ended here that the other history shows as not ended."""
@@ -64,9 +60,9 @@ def _translate(line: bytes, sequence: dict[bytes, int], count: int) -> tuple[byt
         name, state = found[2], found[1] + (b"_SCRIPT_SUCCESS" if good else b"_SCRIPT_FAILURE")
         value = b"0" if good else found[4]
     elif _START.search(line):
-        return b"%d INTERNAL DAGMAN_STARTED -\n" % when, count
+        return b"%d INTERNAL *** DAGMAN_STARTED - ***\n" % when, count
     elif found := _EXIT.search(line):
-        return b"%d INTERNAL DAGMAN_FINISHED %s\n" % (when, found[1]), count
+        return b"%d INTERNAL *** DAGMAN_FINISHED %s ***\n" % (when, found[1]), count
     if not name:
         return b"", count
     return b"%d %s %s %s - - %d\n" % (when, name, state, value, sequence.get(name, 0)), count
