@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.diagnose.choose import Scored, context, last_words, rank_findings
-from doctor.diagnose.evidence import Facts, describe
+from doctor.diagnose.evidence import Facts, describe, run_logs
 from doctor.diagnose.matcher import Matcher
 from doctor.diagnose.structure import refine
 from doctor.diagnose.verdict import Verdict, normalise
@@ -14,6 +14,7 @@ from doctor.run.dataflow import inputs, outputs
 from doctor.run.nearby import Nearby
 
 OUTPUT_MISSING = "user-code/declared-output-not-produced"
+APPLICATION_ERROR = "user-code/application-error"
 _CONFIDENCE = {Strength.SPECIFIC: 0.9, Strength.GENERAL: 0.65, Strength.WEAK: 0.4}
 _PROGRAM = (Kind.STDERR, Kind.STDOUT, Kind.STATUS)
 _WRAPPER = (Kind.TRANSFER, Kind.LITE, Kind.INTEGRITY)
@@ -22,6 +23,9 @@ _WRAPPER = (Kind.TRANSFER, Kind.LITE, Kind.INTEGRITY)
 def judge(facts: Facts, matcher: Matcher, nearby: Nearby) -> Verdict:
     """The cause of this attempt's failure; ``user-code/application-error`` with low confidence at worst."""
     ranked = [one for one in rank_findings(facts, matcher) if not _is_symptom(one, facts)]
+    if not ranked and not last_words(facts):  # the attempt left nothing: perhaps DAGMan could not even write its files
+        facts.channels += run_logs(facts.job.run)
+        ranked = rank_findings(facts, matcher)
     verdict = _silent_output(facts, ranked) or _best(facts, ranked) or _fallback(facts)
     _missing_inputs(verdict)
     if verdict.finding is not None:
@@ -96,6 +100,8 @@ def _best(facts: Facts, ranked: list[Scored]) -> Verdict | None:
     best = ranked[0].finding
     verdict = Verdict(facts, best.cause, _confidence(ranked), f"rule:{best.rule}", finding=best, captures=dict(best.captures))
     verdict.evidence = [best.evidence, *_supporting(best.cause, best.evidence, ranked)]
+    if best.cause == APPLICATION_ERROR:  # the last exception says more than the line that told that there was one
+        verdict.evidence = last_words(facts) + verdict.evidence
     verdict.subject = _subject(facts, best.rule, best.captures)
     words = last_words(facts) if best.evidence.kind is Kind.STATUS or ranked[0].score < 60 else []
     verdict.evidence += words or context(facts, best.evidence)
@@ -153,7 +159,7 @@ def _fallback(facts: Facts) -> Verdict:
         verdict = Verdict(facts, cause, 0.4, "structure:failed-stage")
         verdict.reasons.append(f"{where}; no rule knows the message.")
     else:
-        verdict = Verdict(facts, "user-code/application-error", 0.35, "structure:last-words")
+        verdict = Verdict(facts, APPLICATION_ERROR, 0.35, "structure:last-words")
         ended = (
             describe(facts.step)
             if facts.step.failed

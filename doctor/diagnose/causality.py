@@ -13,6 +13,8 @@ from doctor.model import Diagnosis, Evidence, Incident, JobState, Kind, Symptom
 from doctor.run.dataflow import is_cleanup, origin, outputs, transfers
 from doctor.run.reader import Job
 
+#: Categories whose causes lie outside the program: one incident whatever transformation they hit.
+_ENVIRONMENT = {"disk", "network", "credentials", "container", "infrastructure"}
 _LOST = {"staging/input-missing", "staging/input-moved", "staging/transfer-failed"}
 
 
@@ -92,7 +94,9 @@ def _add_removal(verdict: Verdict, cleaner: Job, lfn: str) -> None:
 
 def fingerprint(diagnosis: Diagnosis) -> str:
     """Identifies "the same failure": cause, transformation, site and normalised message."""
-    parts = (diagnosis.cause, diagnosis.culprit.transformation, diagnosis.culprit.site, diagnosis.message)
+    category = diagnosis.cause.split("/", 1)[0]
+    program = "" if category in _ENVIRONMENT else diagnosis.culprit.transformation
+    parts = (diagnosis.cause, program, diagnosis.culprit.site, diagnosis.message)
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]
 
 
@@ -139,22 +143,3 @@ def _explained(incident: Incident, other: Incident) -> bool:
 def importance(incident: Incident) -> tuple[int, float, str]:
     """Sort key: what is well founded first, and of that what happened first."""
     return (0 if incident.diagnosis.confidence >= 0.5 else 1, incident.diagnosis.when, incident.id)
-
-
-def bad_node(incidents: list[Incident], diagnoses: list[tuple[str, Diagnosis]], finished_elsewhere: bool) -> None:
-    """Name the host in the explanation when all failures of an incident of several jobs share it.
-
-    A node is called bad only where the same transformation succeeded on other hosts.
-    """
-    if not finished_elsewhere:
-        return
-    hosts: dict[str, set[str]] = {}
-    for _, diagnosis in diagnoses:
-        hosts.setdefault(fingerprint(diagnosis), set()).add(diagnosis.culprit.host)
-    for index, incident in enumerate(incidents):
-        seen = hosts.get(incident.id, set())
-        if len(incident.jobs) >= 3 and len(seen) == 1 and (host := next(iter(seen))):
-            note = f" All {len(incident.jobs)} failures happened on {host}."
-            incidents[index] = Incident(
-                incident.id, replace(incident.diagnosis, explanation=incident.diagnosis.explanation + note), incident.jobs
-            )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from doctor.diagnose import causality, runlevel, silent
+from doctor.diagnose import causality, hosts, runlevel, silent
 from doctor.diagnose.attempt import judge
 from doctor.diagnose.evidence import gather
 from doctor.diagnose.matcher import Matcher
@@ -46,7 +46,7 @@ def analyze(run: Run, matcher: Matcher, options: Options | None = None, progress
         diagnoses.append((_shown(job), diagnose_job(job, matcher, around)))
     if progress is not None:
         progress(len(failed), len(failed))
-    incidents = causality.group(diagnoses)
+    incidents = hosts.blame_nodes(run, causality.group(diagnoses), matcher.library)
     incidents = runlevel.add(run, state, reason, incidents, matcher)
     summary = RunSummary(
         submit_dir=str(run.directory),

@@ -17,7 +17,7 @@ from doctor.run.jobstate import Attempt
 from doctor.run.kickstart import Output, Record, Step, parse_output
 from doctor.run.lite import LiteLog, parse_lite
 from doctor.run.planner import telling_lines
-from doctor.run.reader import Job, JobFiles
+from doctor.run.reader import Job, JobFiles, Run
 
 _HEAD, _TAIL = 256 << 10, 2 << 20  # bytes of one output file that are looked at
 _MAX_LINES = 4_000  # lines of one channel; of more, the first quarter and the last three
@@ -277,3 +277,15 @@ def _dagman(facts: Facts) -> Iterator[Channel]:
             kept.append(Line(text, line.number))
             near = near and not text.startswith(("Event:", "Of "))
     yield Channel(Kind.DAGMAN, log.file, _bounded(kept), accept=frozenset({Kind.DAEMON}))
+
+
+def run_logs(run: Run) -> Iterator[Channel]:
+    """What DAGMan and monitord themselves printed: for failures that left nothing of their own."""
+    for event in run.own_events[-5:]:
+        code = (event.code, event.subcode) if event.kind == "held" and event.code >= 0 else None
+        kind = Kind.HOLD if event.kind == "held" else Kind.EVENT
+        yield Channel(kind, run.files.name(run.directory / f"{run.identity.dag}.dagman.log"), (Line(event.text, event.line),), hold=code)
+    for name in (f"{run.identity.dag}.lib.err", f"{run.identity.dag}.lib.out", "monitord.log"):
+        text = run.files.text(run.directory / name, head=64 << 10, tail=256 << 10, quiet=True)
+        if text.lines:
+            yield Channel(Kind.DAGMAN, text.file, text.lines, accept=frozenset({Kind.DAEMON}))

@@ -6,6 +6,7 @@ import re
 
 from doctor.diagnose.causality import importance
 from doctor.diagnose.choose import is_mild
+from doctor.diagnose.evidence import run_logs
 from doctor.diagnose.matcher import Matcher
 from doctor.model import Channel, Culprit, Diagnosis, Evidence, Incident, JobState, Kind, Line, RunState
 from doctor.run.dagmanlog import message
@@ -121,7 +122,7 @@ def _dagman(run: Run, state: RunState, reason: str, matcher: Matcher) -> Inciden
     lines = tuple(Line(message(line), line.number) for line in log.lines)
     findings = [
         finding
-        for channel in (Channel(Kind.DAGMAN, log.file, lines, accept=frozenset({Kind.DAEMON})), *_other_logs(run))
+        for channel in (Channel(Kind.DAGMAN, log.file, lines, accept=frozenset({Kind.DAEMON})), *run_logs(run))
         for finding in matcher.match(channel)
         if not finding.cause.startswith("silent/") and not is_mild(finding.evidence.text)
     ]
@@ -149,19 +150,6 @@ def _dagman(run: Run, state: RunState, reason: str, matcher: Matcher) -> Inciden
         f"{reason[0].upper()}{reason[1:]}.",
         run.history.last_time,
     )
-
-
-def _other_logs(run: Run) -> list[Channel]:
-    channels = []
-    for event in run.own_events[-5:]:
-        code = (event.code, event.subcode) if event.kind == "held" and event.code >= 0 else None
-        line = Line(event.text, event.line)
-        channels.append(Channel(Kind.HOLD if event.kind == "held" else Kind.EVENT, f"{run.identity.dag}.dagman.log", (line,), hold=code))
-    for name in (f"{run.identity.dag}.lib.err", f"{run.identity.dag}.lib.out", "monitord.log"):
-        text = run.files.text(run.directory / name, head=64 << 10, tail=256 << 10, quiet=True)
-        if text.lines:
-            channels.append(Channel(Kind.DAGMAN, text.file, text.lines, accept=frozenset({Kind.DAEMON})))
-    return channels
 
 
 def _restless(run: Run, matcher: Matcher) -> list[Incident]:

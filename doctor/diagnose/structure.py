@@ -237,7 +237,7 @@ def container_image(verdict: Verdict, nearby: Nearby) -> None:
 def worker_package(verdict: Verdict, nearby: Nearby) -> None:
     """The wrapper stopped while it looked for the Pegasus worker package."""
     facts = verdict.facts
-    if facts.lite.stage == "worker-package" and facts.lite.step_failed:
+    if facts.lite.stage == "worker-package" and (facts.lite.step_failed or facts.record is None):
         why = "PegasusLite found no Pegasus worker package that fits the node, and could not fetch one."
         verdict.change("dependency/worker-package-mismatch", "structure:worker-package", 0.85, why)
         lines = [line for line in facts.lite.wrapper if "worker package" in line.text]
@@ -326,9 +326,8 @@ def hold_as_symptom(verdict: Verdict, nearby: Nearby) -> None:
     name = run.files.name(run.directory / run.identity.condor_log) if facts.hold.line else ""
     verdict.symptoms.append(Symptom(facts.job.name, facts.hold.text, name, facts.hold.line or None))
     if facts.task_exit:
-        verdict.reasons.append(
-            f"The hold only says that outputs were missing afterwards; the program had already ended with {describe(facts.step)}."
-        )
+        ended = describe(facts.step) if facts.step.failed else f"exit code {facts.task_exit}"
+        verdict.reasons.append(f"The hold only says that outputs were missing afterwards; the program had already ended with {ended}.")
 
 
 #: (causes looked at, refiner); an empty set means all.

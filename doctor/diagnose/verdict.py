@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 
@@ -51,6 +52,24 @@ def normalise(text: str, names: tuple[str, ...] = ()) -> str:
     return _NUMBER.sub("#", _HEX.sub("<hex>", text)).strip()[:300]
 
 
+def message_key(verdict: Verdict) -> str:
+    """The text by which two failures of one cause are told apart, or not.
+
+    A full disk is one problem whatever file it hit; an unwritable directory is one whatever file
+    was to be written there; a missing module is one per module.
+    """
+    if verdict.cause.startswith("disk/"):
+        return ""
+    text = verdict.subject or (verdict.evidence[0].text if verdict.evidence else "")
+    if verdict.cause == "permissions/output-dir-not-writable":
+        found = _PATH.search(text)
+        return os.path.dirname(os.path.normpath(found[0])) if found else text
+    record = verdict.facts.record
+    job = verdict.culprit or verdict.facts.job
+    derivation = record.fields.get("derivation", "") if record else ""
+    return normalise(text, (verdict.facts.job.name, job.name, derivation))
+
+
 def culprit_of(job: Job, attempt: int, host: str) -> Culprit:
     """The record that names a job in reports."""
     return Culprit(
@@ -71,8 +90,6 @@ def freeze(verdict: Verdict, library: Library) -> Diagnosis:
     attempt = facts.attempt.index if same else (job.attempts[-1].index if job.attempts else 0)
     rule = next((rule for rule in library.rules if verdict.decided_by == f"rule:{rule.id}"), None)
     evidence = _unique(verdict.evidence)
-    key = verdict.subject or (evidence[0].text if evidence else "")
-    names = (facts.job.name, job.name, *_lfns(facts))
     summary = info.definition.rstrip(".") + (f": {verdict.subject}" if verdict.subject else "")
     return Diagnosis(
         cause=verdict.cause,
@@ -86,15 +103,10 @@ def freeze(verdict: Verdict, library: Library) -> Diagnosis:
         remedies=_remedies(verdict, library),
         ruled_out=tuple(verdict.ruled_out[:10]),
         advice=(rule.advice if rule and rule.advice else info.advice),
-        message=normalise(key, names),
+        message=message_key(verdict),
         subject=verdict.subject,
         when=facts.attempt.ended,
     )
-
-
-def _lfns(facts: Facts) -> tuple[str, ...]:
-    record = facts.record
-    return (record.fields.get("derivation", ""),) if record else ()
 
 
 def _default_reason(facts: Facts) -> str:

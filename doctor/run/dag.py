@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from doctor.run.files import Files
+from doctor.run.grep import automaton, lines_naming
 
 _SMALL = 20_000  # nodes up to which every node's particulars are kept from the first pass
+_LARGE = 4 << 20  # bytes below which a DAG cannot have that many
+#: Node commands other than an ordinary JOB, in a block of a large DAG.
+_SPECIAL = rb"\n(?:(?:FINAL|PROVISIONER|SERVICE|SUBDAG) [^\n]*|JOB [^\n]*/(?:pegasus-plan_|subd)[^\n]*)"
 _SUB_PREFIXES = ("pegasus-plan_", "subdax_", "subdag_")
 
 
@@ -58,16 +62,40 @@ class Dag:
                 self._files.ledger.note(self._files.name(self.path), os.strerror(problem.errno or 0))
 
     def _scan(self) -> None:
+        if not self._scan_blocks():
+            self._scan_lines()
+
+    def _scan_blocks(self) -> bool:
+        """Count the nodes of a large DAG in blocks and find its sub-workflows; False when it is not large."""
+        try:
+            if os.stat(self.path).st_size < _LARGE:
+                return False
+        except OSError:
+            return False
+        count, subs, special = 0, dict[str, Node](), automaton(_SPECIAL)
+        for part in self._files.blocks(self.path):
+            block = b"\n" + part
+            count += block.count(b"\nJOB ")
+            for found in special.finditer(block):
+                line = found.group()[1:]
+                count += not line.startswith(b"JOB ")
+                _apply(line, subs)
+        if count <= _SMALL:
+            return False
+        self.count = count
+        self.sub_workflows = self.nodes(name for name, node in subs.items() if _is_sub(node))
+        return True
+
+    def _scan_lines(self) -> None:
         small: dict[str, Node] = {}
         subs: dict[str, Node] = {}
         keep = True
         for line in self._lines():
             if line.startswith((b"JOB ", b"FINAL ", b"PROVISIONER ", b"SERVICE ")):
                 self.count += 1
+                if keep and self.count > _SMALL:
+                    keep, subs, small = False, {name: node for name, node in small.items() if _is_sub(node)}, {}
                 if keep:
-                    if self.count > _SMALL:
-                        keep, small = False, {}
-                        continue
                     _apply(line, small)
                 elif b"/pegasus-plan_" in line or b"/subd" in line:
                     _apply(line, subs)
@@ -91,13 +119,13 @@ class Dag:
         if missing and not self._complete:
             fresh: dict[str, Node] = {name: Node(name) for name in missing}
             keys = {name.encode() for name in missing}
-            for line in self._lines():
+            for _, line in lines_naming(self._files, self.path, keys):
                 if line.startswith((b"PARENT", b"VARS", b"PRIORITY", b"CATEGORY")):
                     if line.startswith(b"PARENT") and not keys.isdisjoint(line.split()):
                         _apply(line, fresh, only_known=True)
                     continue
-                parts = line.split(None, 3)
-                if len(parts) > 2 and (parts[1] in keys or parts[2] in keys):
+                parts = line.split(None, 8 if line.startswith(b"SCRIPT D") else 3)  # DEFER and DEBUG stand before the name
+                if len(parts) > 2 and not keys.isdisjoint(parts[1:]):
                     _apply(line, fresh, only_known=True)
             self._known.update({name: node for name, node in fresh.items() if node.submit_file or node.sub_dag})
         return {name: self._known[name] for name in wanted if name in self._known}
@@ -131,12 +159,11 @@ def _apply(raw: bytes, nodes: dict[str, Node], only_known: bool = False) -> None
     if command in ("JOB", "FINAL", "PROVISIONER", "SERVICE") and len(words) >= 3:
         if found := node(words[1]):
             found.submit_file = words[2]
-            upper = [word.upper() for word in words]
-            if "DIR" in upper[3:-1]:
-                found.directory = words[upper.index("DIR", 3) + 1]
+            found.directory = _directory(words)
     elif command == "SUBDAG" and len(words) >= 4:
         if found := node(words[2]):
             found.sub_dag = words[3]
+            found.directory = _directory(words)
     elif command == "RETRY" and len(words) >= 3:
         if found := node(words[1]):
             found.retries = int(words[2]) if words[2].isdigit() else 0
@@ -157,3 +184,8 @@ def _apply(raw: bytes, nodes: dict[str, Node], only_known: bool = False) -> None
         for name in children:
             if found := node(name):
                 found.parents.extend(parents)
+
+
+def _directory(words: list[str]) -> str:
+    upper = [word.upper() for word in words]
+    return words[upper.index("DIR", 3) + 1] if "DIR" in upper[3:-1] else ""

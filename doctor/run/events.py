@@ -29,7 +29,9 @@ NAMES = {
     23: "reconnected",
     24: "reconnect-failed",
 }
-_HEAD = re.compile(rb"(?:^|\n)0(02|04|07|09|12|13|21|22|23|24) \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) ")
+_HEAD = re.compile(rb"\n0(02|04|07|09|12|13|21|22|23|24) \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) ")  # a literal start is found fast
+_EXECUTE = re.compile(rb"\n0(01) \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) ")
+_SLOT = re.compile(r"SlotName: (?:slot\w{1,20}@)?([\w.@-]{1,256})")
 _WHEN = re.compile(rb"\) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d\d/\d\d \d\d:\d\d:\d\d)")
 _CODE = re.compile(r"Code (-?\d{1,6}) Subcode (-?\d{1,9})")
 _USED = re.compile(r"Memory \(MB\)\s*:\s*(\d{1,12})\s+(\d{1,12})")
@@ -73,12 +75,21 @@ def read_events(path: Path, files: Files) -> list[JobEvent]:
     return [_event(cut, ad) for cut, ad in zip(cuts, parsed, strict=True)]
 
 
-def _cuts(path: Path, files: Files) -> Iterator[_Cut]:
-    """Cut the interesting events out of the stream, each with the line on which it starts."""
+def execute_hosts(path: Path, files: Files) -> dict[str, str]:
+    """Condor id -> name of the execute node that the job last started on (jobs of the vanilla universe)."""
+    hosts: dict[str, str] = {}
+    for cut in _cuts(path, files, _EXECUTE):
+        if found := _SLOT.search(cut.body.decode("utf-8", "replace")):
+            hosts[cut.condor_id] = found[1]
+    return hosts
+
+
+def _cuts(path: Path, files: Files, head: re.Pattern[bytes] = _HEAD) -> Iterator[_Cut]:
+    """Cut the wanted events out of the stream, each with the line on which it starts."""
     handle = files.open(path, quiet=True)
     if handle is None:
         return
-    made, lines, rest = 0, 1, b""
+    made, lines, rest = 0, 0, b"\n"  # as if a line ended before the first
     with os.fdopen(handle, "rb") as stream:
         while made < _MAX_EVENTS:
             try:
@@ -88,11 +99,13 @@ def _cuts(path: Path, files: Files) -> Iterator[_Cut]:
                 return
             data = rest + chunk
             counted = keep_from = 0
-            for found in _HEAD.finditer(data):
-                begin = found.start() + (data[found.start() : found.start() + 1] == b"\n")
+            for found in head.finditer(data):
+                if made >= _MAX_EVENTS:
+                    return
+                begin = found.start() + 1
                 end = data.find(b"\n...", begin, begin + _MAX_EVENT)
                 if end < 0 and chunk and len(data) - begin < _MAX_EVENT:
-                    keep_from = begin
+                    keep_from = found.start()
                     break
                 body = data[begin : end if end >= 0 else begin + _MAX_EVENT]
                 lines += data.count(b"\n", counted, begin)
@@ -105,8 +118,8 @@ def _cuts(path: Path, files: Files) -> Iterator[_Cut]:
             rest = data[keep_from:]
             if not chunk:
                 return
-            if len(rest) > _CHUNK:  # no newline for megabytes: binary rubbish
-                rest = b""
+            if len(rest) > max(_CHUNK, _MAX_EVENT):  # no newline for megabytes: binary rubbish
+                lines, rest = lines + rest.count(b"\n"), b""
 
 
 def _parse(cuts: list[_Cut]) -> list[dict[str, object]] | None:
@@ -137,8 +150,10 @@ def _event(cut: _Cut, ad: dict[str, object]) -> JobEvent:
     text, offset = _reason(cut.number, rows)
     joined = "\n".join(rows)
     code, subcode = ad.get("HoldReasonCode"), ad.get("HoldReasonSubCode")
-    if not isinstance(code, int) and (found := _CODE.search(joined)):
+    if found := _CODE.search(joined):
         code, subcode = int(found[1]), int(found[2])
+    elif code == 0:  # what HTCondor makes of an event that was cut before its code
+        code = None
     memory, disk = _USED.search(joined), _DISK.search(joined)
     when = ad.get("_when")
     return JobEvent(

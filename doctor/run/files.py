@@ -17,6 +17,7 @@ from pathlib import Path
 from doctor.model import Line, Unreadable
 
 MAX_LINE = 4096  # characters kept of one line
+_BLOCK = 4 << 20
 _COUNT_LIMIT = 256 << 20  # bytes of a skipped middle whose lines are still counted
 _OUTSIDE = "a link or path that leads outside the run directory; not followed"
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|.)")
@@ -146,6 +147,27 @@ class Files:
         if len(data) > limit:
             self.ledger.note(self.name(path), f"larger than {limit >> 20} MiB; only its beginning was read")
         return data[:limit]
+
+    def blocks(self, path: Path | str, quiet: bool = False) -> Iterator[bytes]:
+        """The whole file in blocks of some megabytes that end with a line (a line longer than that is cut)."""
+        handle = self.open(path, quiet)
+        if handle is None:
+            return
+        with os.fdopen(handle, "rb", buffering=0) as stream:
+            rest = b""
+            try:
+                while chunk := stream.read(_BLOCK):
+                    cut = chunk.rfind(b"\n") + 1
+                    if not cut and len(rest) < _BLOCK:
+                        rest += chunk
+                        continue
+                    cut = cut or len(chunk)
+                    yield rest + chunk[:cut]
+                    rest = chunk[cut:]
+            except OSError as problem:
+                self.ledger.note(self.name(path), os.strerror(problem.errno or 0))
+            if rest:
+                yield rest
 
     def text(self, path: Path | str, head: int = 1 << 20, tail: int = 4 << 20, quiet: bool = False) -> Text:
         """The file's lines, for a large file those of its first and last bytes, numbered rightly."""

@@ -8,12 +8,15 @@ million jobs fits in memory; the attempts of chosen jobs are read in a second pa
 from __future__ import annotations
 
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from doctor.model import JobState
 from doctor.run.files import Files
+from doctor.run.grep import automaton, lines_naming
 
 #: Latest state line -> state of the job. States that say nothing about it are absent.
 LATEST: dict[bytes, JobState] = {
@@ -53,6 +56,19 @@ _TROUBLE = {state for state, latest in LATEST.items() if latest in (JobState.FAI
     b"JOB_RECONNECT_FAILED",
 }
 _BEGINS = {"SUBMIT", "PRE_SCRIPT_STARTED"}
+#: The seven lines of a job that ran once and succeeded; in a large log nearly all are of this kind.
+_SMOOTH = (
+    b"SUBMIT",
+    b"EXECUTE",
+    b"JOB_TERMINATED",
+    b"JOB_SUCCESS",
+    b"POST_SCRIPT_STARTED",
+    b"POST_SCRIPT_TERMINATED",
+    b"POST_SCRIPT_SUCCESS",
+)
+_OTHER = {*LATEST, b"GENERIC", b"IMAGE_SIZE", b"CLUSTER_SUBMIT", b"CLUSTER_REMOVE"}.difference(_SMOOTH)
+_LARGE = 4 << 20  # bytes from which a log is first read in blocks
+_MAX_ODD = 50_000  # jobs with another course that are then read line by line
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +157,17 @@ class History:
                 self._files.ledger.note(self.file, os.strerror(problem.errno or 0))
 
     def _scan(self) -> None:
+        if not (self._is_large() and self._scan_blocks()):
+            self._scan_lines()
+
+    def _is_large(self) -> bool:
+        """Whether this is a jobstate.log as monitord writes it, and worth the faster way."""
+        try:
+            return type(self) is History and os.stat(self.path).st_size >= _LARGE
+        except OSError:
+            return False
+
+    def _scan_lines(self) -> None:
         latest, troubled, states = self.latest, self.troubled, LATEST
         number = 0
         line = b""
@@ -157,11 +184,74 @@ class History:
                     troubled.add(parts[1])
             elif parts[1] == b"INTERNAL":
                 self._internal(parts, number)
+        self._set_last_time(line)
+        if self.damaged:
+            self._files.ledger.note(self.file, f"{self.damaged} damaged or incomplete lines were left out")
+
+    def _scan_blocks(self) -> bool:
+        """Read a large log in blocks: smooth jobs are found by two of their lines, only the others' lines are read.
+
+        Every line has to be accounted for at the end; where that fails (a damaged log, jobs without POST
+        scripts) nothing is kept and the answer is False.
+        """
+        latest: dict[bytes, JobState] = {}
+        odd: set[bytes] = set()
+        internal: list[tuple[list[bytes], int]] = []
+        lines, block = 0, b""
+        other = automaton(rb" (?:" + b"|".join(sorted(_OTHER)) + rb") ")
+        for block in self._files.blocks(self.path):
+            names = _names_before(block, b" SUBMIT ")
+            submitted = dict.fromkeys(names, JobState.QUEUED)
+            if len(submitted) < len(names):
+                odd.update(name for name, count in Counter(names).items() if count > 1)
+            if not latest.keys().isdisjoint(submitted):
+                odd |= latest.keys() & submitted.keys()
+            latest.update(submitted)
+            ended = dict.fromkeys(_names_before(block, b" POST_SCRIPT_SUCCESS "), JobState.SUCCEEDED)
+            odd |= ended.keys() - latest.keys()
+            latest.update(ended)
+            odd.update(_word_before(block, found.start()) for found in other.finditer(block))
+            internal += _internal_lines(block, lines)
+            lines += block.count(b"\n")
+            if len(odd) > _MAX_ODD:
+                return False
+        lines += not block.endswith(b"\n")
+        odd.update(name for name, state in latest.items() if state is not JobState.SUCCEEDED)
+        if len(odd) > _MAX_ODD:
+            return False
+        smooth = len(latest.keys() - odd)
+        if lines != len(internal) + len(_SMOOTH) * smooth + self._read_odd(odd, latest):
+            self.troubled.clear()
+            self._attempts.clear()
+            return False
+        self.latest = latest
+        for parts, number in internal:
+            self._internal(parts, number)
+        self._set_last_time(block[block.rstrip().rfind(b"\n") + 1 :])
+        return True
+
+    def _read_odd(self, names: set[bytes], latest: dict[bytes, JobState]) -> int:
+        """Latest state and attempts of these jobs, and how many lines they have."""
+        found: dict[str, list[Attempt]] = {}
+        count = 0
+        for number, line in lines_naming(self._files, self.path, names):
+            parts = line.split(b" ", 3)
+            if len(parts) < 4 or parts[1] not in names:
+                continue
+            count += 1
+            state = LATEST.get(parts[2])
+            if state is not None:
+                latest[parts[1]] = state
+                if parts[2] in _TROUBLE:
+                    self.troubled.add(parts[1])
+            self._add(line, number, found)
+        self._attempts.update(found)
+        return count
+
+    def _set_last_time(self, line: bytes) -> None:
         head = line.split(b" ", 1)[0]
         if head.isdigit() and len(head) < 13:
             self.last_time = float(head)
-        if self.damaged:
-            self._files.ledger.note(self.file, f"{self.damaged} damaged or incomplete lines were left out")
 
     def _internal(self, parts: list[bytes], number: int) -> None:
         words = parts[3].decode("utf-8", "replace").split()
@@ -179,7 +269,10 @@ class History:
         missing = {name.encode("utf-8", "surrogateescape") for name in wanted - self._attempts.keys()}
         if missing:
             fresh: dict[str, list[Attempt]] = {}
-            for number, line in enumerate(self.raw_lines(quiet=True), 1):
+            lines = (
+                lines_naming(self._files, self.path, missing, quiet=True) if self._is_large() else enumerate(self.raw_lines(quiet=True), 1)
+            )
+            for number, line in lines:
                 parts = line.split(b" ", 2)
                 if len(parts) == 3 and parts[1] in missing:
                     self._add(line, number, fresh)
@@ -193,7 +286,7 @@ class History:
         words = line.decode("utf-8", "replace").split()
         if len(words) < 4 or not words[0].isdigit() or len(words[0]) > 12:
             return
-        name, state, value = words[1], words[2], words[3]
+        name, state, value = words[1], sys.intern(words[2]), words[3]
         seq = int(words[6]) if len(words) > 6 and words[6].isdigit() and len(words[6]) < 10 else 0
         attempts = into.setdefault(name, [])
         new = not attempts or (seq and seq != attempts[-1].seq)
@@ -203,3 +296,27 @@ class History:
             site = words[4] if len(words) > 4 and words[4] != "-" else ""
             attempts.append(Attempt(name, seq, len(attempts) + 1, site))
         attempts[-1].states.append(StateLine(float(words[0]), state, value, number))
+
+
+def _names_before(block: bytes, state: bytes) -> list[bytes]:
+    """The words before each occurrence of a state."""
+    pieces = block.split(state)
+    pieces.pop()
+    return [piece[piece.rfind(b" ") + 1 :] for piece in pieces]
+
+
+def _word_before(block: bytes, at: int) -> bytes:
+    return block[block.rfind(b" ", 0, at) + 1 : at]
+
+
+def _internal_lines(block: bytes, before: int) -> list[tuple[list[bytes], int]]:
+    """The INTERNAL lines of a block, split, with their numbers; ``before`` lines come ahead of the block."""
+    found: list[tuple[list[bytes], int]] = []
+    at = block.find(b" INTERNAL ")
+    while at >= 0:
+        begin, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+        parts = block[begin : end if end >= 0 else len(block)].split(b" ", 3)
+        if len(parts) == 4 and parts[1] == b"INTERNAL":
+            found.append((parts, before + block.count(b"\n", 0, begin) + 1))
+        at = block.find(b" INTERNAL ", at + 1)
+    return found

@@ -226,8 +226,8 @@ class Run:
 
     def _child(self, node: Node) -> Run | None:
         if node.sub_dag:
-            directory, dag = self.directory / node.directory, os.path.basename(node.sub_dag)
-            directory = (directory / node.sub_dag).parent
+            recorded, dag = os.path.join(node.directory, node.sub_dag), os.path.basename(node.sub_dag)
+            directory = (self.paths.local(recorded) if recorded.startswith("/") else self.directory / recorded).parent
         else:
             submit = self.job(node.name).submit
             found = _DAG_ARGUMENT.search(submit.get("arguments").strip('" '))

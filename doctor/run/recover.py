@@ -28,44 +28,59 @@ class DagmanHistory(History):
     """A :class:`History` whose lines are made from dagman.out (line numbers are those of dagman.out)."""
 
     def raw_lines(self, quiet: bool = False) -> Iterator[bytes]:
-        sequence: dict[bytes, int] = {}
-        count = 0
+        translator = _Translator()
         for line in super().raw_lines(quiet):
-            made, count = _translate(line, sequence, count)
-            yield made or b"\n"
+            yield translator.translate(line) or b"\n"
 
     def moved_beyond(self, log: History) -> bool:
         """Whether some job ended here that the other history shows as not ended."""
         return any(log.latest.get(name) is not state for name, state in self.latest.items())
 
 
-def _translate(line: bytes, sequence: dict[bytes, int], count: int) -> tuple[bytes, int]:
-    stamp = _STAMP.match(line)
-    if not stamp:
-        return b"", count
-    when = _epoch(stamp)
-    name = state = value = b""
-    if found := _EVENT.search(line):
-        name, state, value = found[2], found[1], b"%s.%s" % (found[3], found[4])
-        if state == b"SUBMIT":
-            count += 1
-            sequence[name] = count
-        if state not in LATEST:
-            return b"", count
-    elif found := _VERDICT.search(line):
-        good = found[2].startswith(b"completed")
-        name, state, value = found[1], b"JOB_SUCCESS" if good else b"JOB_FAILURE", b"0" if good else found[3]
-    elif found := _SCRIPT.search(line):
-        good = found[3].startswith(b"completed")
-        name, state = found[2], found[1] + (b"_SCRIPT_SUCCESS" if good else b"_SCRIPT_FAILURE")
-        value = b"0" if good else found[4]
-    elif _START.search(line):
-        return b"%d INTERNAL *** DAGMAN_STARTED - ***\n" % when, count
-    elif found := _EXIT.search(line):
-        return b"%d INTERNAL *** DAGMAN_FINISHED %s ***\n" % (when, found[1]), count
-    if not name:
-        return b"", count
-    return b"%d %s %s %s - - %d\n" % (when, name, state, value, sequence.get(name, 0)), count
+class _Translator:
+    """Numbers the submissions as monitord does: one number from the PRE script to the POST script."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sequence: dict[bytes, int] = {}
+        self.planned: set[bytes] = set()  # PRE script seen, not yet submitted
+
+    def begin(self, name: bytes, by_script: bool) -> None:
+        if name not in self.planned:
+            self.count += 1
+            self.sequence[name] = self.count
+        (self.planned.add if by_script else self.planned.discard)(name)
+
+    def translate(self, line: bytes) -> bytes:
+        """The jobstate line that this line of dagman.out amounts to; empty when none."""
+        stamp = _STAMP.match(line)
+        if not stamp:
+            return b""
+        when = _epoch(stamp)
+        if found := _EVENT.search(line):
+            name, state, value = found[2], found[1], b"%s.%s" % (found[3], found[4])
+            if state == b"SUBMIT":
+                self.begin(name, by_script=False)
+            if state not in LATEST:
+                return b""
+        elif found := _VERDICT.search(line):
+            good = found[2].startswith(b"completed")
+            name, state, value = found[1], b"JOB_SUCCESS" if good else b"JOB_FAILURE", b"0" if good else found[3]
+        elif found := _SCRIPT.search(line):
+            good = found[3].startswith(b"completed")
+            name, state = found[2], found[1] + (b"_SCRIPT_SUCCESS" if good else b"_SCRIPT_FAILURE")
+            value = b"0" if good else found[4]
+            if found[1] == b"PRE":
+                self.begin(name, by_script=True)
+                if not good:
+                    self.planned.discard(name)
+        elif _START.search(line):
+            return b"%d INTERNAL *** DAGMAN_STARTED - ***\n" % when
+        elif found := _EXIT.search(line):
+            return b"%d INTERNAL *** DAGMAN_FINISHED %s ***\n" % (when, found[1])
+        else:
+            return b""
+        return b"%d %s %s %s - - %d\n" % (when, name, state, value, self.sequence.get(name, 0))
 
 
 def _epoch(stamp: re.Match[bytes]) -> int:

@@ -1,0 +1,61 @@
+"""Frozen records to plain JSON data and back, for the store."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict
+from enum import Enum
+from typing import Any
+
+from doctor.model import Candidate, Culprit, Diagnosis, Evidence, Incident, Kind, Remedy, Symptom
+from doctor.repair import Edit, Plan, QueueEdit, Risk
+
+
+def plain(value: Any) -> Any:
+    """Any of the records as data for :func:`json.dumps`; bytes become ``{"base64": ...}``."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(entry) for entry in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return plain(asdict(value))
+    return value
+
+
+def incident_from(data: dict[str, Any]) -> Incident:
+    """The incident that :func:`plain` made into data."""
+    made = dict(data["diagnosis"])
+    made["culprit"] = Culprit(**made["culprit"])
+    made["evidence"] = tuple(_evidence(entry) for entry in made["evidence"])
+    made["symptoms"] = tuple(Symptom(**entry) for entry in made["symptoms"])
+    made["remedies"] = tuple(Remedy(**entry) for entry in made["remedies"])
+    made["ruled_out"] = tuple(Candidate(**{**entry, "evidence": _evidence(entry["evidence"])}) for entry in made["ruled_out"])
+    return Incident(data["id"], Diagnosis(**made), tuple(data["jobs"]))
+
+
+def _evidence(entry: dict[str, Any]) -> Evidence:
+    return Evidence(entry["file"], entry["line"], entry["text"], Kind(entry["kind"]))
+
+
+def plan_from(data: dict[str, Any]) -> Plan:
+    """The plan that :func:`plain` made into data."""
+    made = dict(data)
+    made["risk"] = Risk(made["risk"])
+    made["edits"] = tuple(Edit(**{**entry, "before": _bytes(entry["before"]), "after": _bytes(entry["after"])}) for entry in made["edits"])
+    made["queue"] = tuple(
+        QueueEdit(entry["job_id"], _pairs(entry["attributes"]), entry["act"], _pairs(entry["before"])) for entry in made["queue"]
+    )
+    made["argv"] = tuple(tuple(words) for words in made["argv"])
+    return Plan(**made)
+
+
+def _bytes(value: Any) -> bytes | None:
+    return None if value is None else base64.b64decode(value["base64"])
+
+
+def _pairs(value: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((entry[0], entry[1]) for entry in value)

@@ -1,0 +1,565 @@
+"""The doctor's memory: SQLite through sqlite-utils, and the only place that holds SQL.
+
+Write-ahead logging, file mode 0600 in a directory of mode 0700. Migrations are named functions that
+are applied once, in order. Whatever belongs together is written in one transaction (:meth:`Store.batch`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from doctor.errors import DoctorError
+from doctor.loop.records import incident_from, plain, plan_from
+from doctor.loop.stages import ENDED, MOVES, Stage
+from doctor.model import Evidence, Incident, RunSummary
+from doctor.repair import GuardAnswer, Plan
+
+_BUSY_MS = 10_000
+Clock = Callable[[], float]
+
+
+class StoreError(DoctorError):
+    """The state database cannot be used."""
+
+
+class BusyRun(DoctorError):
+    """Another doctor takes care of the run."""
+
+
+def default_state_dir() -> Path:
+    """``$XDG_STATE_HOME/pegasus-doctor``, by default below ``~/.local/state``."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "pegasus-doctor"
+
+
+def run_key(submit_dir: str) -> str:
+    """Names a run in the store: it stays the same over rescues and restarts."""
+    return hashlib.sha256(os.path.realpath(submit_dir).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def incident_key(run: str, fingerprint: str) -> str:
+    """Names an incident in the whole store: one fingerprint of one run."""
+    return hashlib.sha256(f"{run}/{fingerprint}".encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRow:
+    """An incident as stored. ``attempts`` counts the repairs that were carried out for it."""
+
+    id: str
+    run: str
+    submit_dir: str
+    stage: Stage
+    incident: Incident
+    reason: str
+    attempts: int
+    session: int
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """A plan as stored. ``state``: proposed, approved, denied, skipped, acting, applied, failed, interrupted or undone."""
+
+    id: int
+    incident: str
+    attempt: int
+    plan: Plan
+    key: str
+    state: str
+    reason: str
+    baseline: dict[str, Any]
+    created: float
+    applied: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal: what was done to one file or job, with the original."""
+
+    id: int
+    plan: int
+    what: str
+    original: bytes | None
+    mode: int | None
+    state: str
+    intended: float
+
+
+# -- migrations -------------------------------------------------------------------------------------
+
+
+def _m001_first(db: Database) -> None:
+    def table(name: str, columns: dict[str, type], pk: str = "id") -> None:
+        db.table(name).create(columns, pk=pk)  # type: ignore[arg-type]
+
+    table("runs", {"id": str, "submit_dir": str, "wf_uuid": str, "label": str, "state": str, "session": int, "open": int, "seen": float})
+    table(
+        "incidents",
+        {"id": str, "run": str, "fingerprint": str, "cause": str, "stage": str, "summary": str, "body": str, "reason": str,
+         "attempts": int, "session": int, "created": float, "updated": float},
+    )  # fmt: skip
+    table("evidence", {"id": int, "incident": str, "position": int, "file": str, "line": int, "text": str, "kind": str})
+    table(
+        "plans",
+        {"id": int, "incident": str, "run": str, "attempt": int, "action": str, "job": str, "key": str, "state": str, "reason": str,
+         "body": str, "baseline": str, "created": float, "applied": float},
+    )  # fmt: skip
+    table("verdicts", {"id": int, "plan": int, "guard": str, "decision": str, "reason": str, "time": float})
+    table(
+        "journal",
+        {"id": int, "plan": int, "what": str, "original": bytes, "mode": int, "state": str, "intended": float, "ended": float},
+    )
+    table("outcomes", {"id": int, "run": str, "incident": str, "attempt": int, "result": str, "reason": str, "time": float})
+    table("history", {"id": int, "run": str, "incident": str, "event": str, "text": str, "time": float})
+    table(
+        "rescues",
+        {"id": int, "run": str, "starts": int, "state": str, "reason": str, "intended": float, "ended": float},
+    )
+    for name, columns in (
+        ("incidents", ["run"]), ("evidence", ["incident"]), ("plans", ["incident"]), ("plans", ["run"]), ("verdicts", ["plan"]),
+        ("journal", ["plan"]), ("outcomes", ["incident"]), ("history", ["run"]), ("rescues", ["run"]),
+    ):  # fmt: skip
+        db.table(name).create_index(columns)  # type: ignore[union-attr]
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_m001_first,)
+
+
+# -- the store --------------------------------------------------------------------------------------
+
+
+class Store:
+    """Everything that must survive the process. Times come from the clock that is passed in."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.path = folder / "doctor.db"
+        _private(folder)
+        self._db = self._open()
+        with self._guarded():
+            self._migrate()
+
+    def _open(self) -> Database:
+        try:
+            if not self.path.exists():
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            conn = sqlite3.connect(self.path, timeout=_BUSY_MS / 1000, check_same_thread=False)
+            conn.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            conn.execute("PRAGMA journal_mode=WAL")
+            conn.execute("PRAGMA synchronous=FULL")
+            os.chmod(self.path, 0o600)
+            return Database(conn)
+        except (sqlite3.Error, OSError) as problem:
+            raise self._error(problem) from problem
+
+    def _error(self, problem: Exception) -> StoreError:
+        text = str(problem)
+        if "locked" in text or "busy" in text:
+            why = f"the state database stayed locked for {_BUSY_MS // 1000} s; does another program hold it open?"
+        elif isinstance(problem, sqlite3.OperationalError | OSError):
+            why = f"the state database cannot be used ({text}); check the disk and permissions, or give another folder with --state"
+        else:
+            why = f"the state database is damaged ({text}); move it away to begin a new one, nothing else depends on it"
+        return StoreError(why, file=str(self.path))
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as problem:
+            raise self._error(problem) from problem
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """One transaction; nested use joins the outer one."""
+        with self._guarded(), self._db.atomic():
+            yield
+
+    def _migrate(self) -> None:
+        with self._db.atomic():
+            if "migrations" not in self._db.table_names():
+                self._db.table("migrations").create({"name": str, "time": float}, pk="name")  # type: ignore[union-attr]
+            applied = {row["name"] for row in self._db.query("select name from migrations")}
+            known = {step.__name__ for step in MIGRATIONS}
+            if applied - known:
+                raise StoreError("the state database was written by a newer pegasus-doctor; use that one", file=str(self.path))
+            for step in MIGRATIONS:
+                if step.__name__ not in applied:
+                    step(self._db)
+                    self._insert("migrations", {"name": step.__name__, "time": self.clock()})
+
+    def close(self) -> None:
+        self._db.close()
+
+    def checkpoints(self) -> sqlite3.Connection:
+        """A connection for the loop's checkpoints, which keep themselves in a file of their own."""
+        path = self.folder / "checkpoints.db"
+        try:
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            conn = sqlite3.connect(path, timeout=_BUSY_MS / 1000, check_same_thread=False)
+            conn.execute("PRAGMA journal_mode=WAL")
+            return conn
+        except (sqlite3.Error, OSError) as problem:
+            raise StoreError(f"the checkpoints cannot be used ({problem}); move the file away", file=str(path)) from problem
+
+    def _insert(self, table: str, row: dict[str, Any]) -> int:
+        return int(self._db.table(table).insert(row).last_rowid or 0)  # type: ignore[union-attr]
+
+    def _update(self, table: str, key: str | int, **values: Any) -> None:
+        self._db.table(table).update(key, values)  # type: ignore[union-attr]
+
+    def _rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+        with self._guarded():
+            return list(self._db.query(sql, list(values)))
+
+    # -- runs ---------------------------------------------------------------------------------------
+
+    def see_run(self, summary: RunSummary) -> str:
+        """Note a run and its state; the run's key."""
+        key = run_key(summary.submit_dir)
+        row = {
+            "submit_dir": summary.submit_dir, "wf_uuid": summary.wf_uuid, "label": summary.label,
+            "state": summary.state.value, "seen": self.clock(),
+        }  # fmt: skip
+        with self.batch():
+            if self._rows("select id from runs where id = ?", key):
+                self._update("runs", key, **row)
+            else:
+                self._insert("runs", {"id": key, **row, "session": 0, "open": 0})
+        return key
+
+    def run(self, key: str) -> dict[str, Any] | None:
+        return next(iter(self._rows("select * from runs where id = ?", key)), None)
+
+    def session(self, key: str) -> int:
+        """The number of the session that is open for this run; 0 when none is."""
+        found = self.run(key)
+        return int(found["session"]) if found and found["open"] else 0
+
+    def begin_session(self, key: str) -> int:
+        """Open a session, or go on with the one that is open."""
+        with self.batch():
+            found = self.run(key)
+            if found is None:
+                raise StoreError(f"run {key} is not in the store", file=str(self.path))
+            if found["open"]:
+                return int(found["session"])
+            number = int(found["session"]) + 1
+            self._update("runs", key, session=number, open=1)
+            return number
+
+    def end_session(self, key: str) -> None:
+        with self.batch():
+            self._update("runs", key, open=0)
+
+    # -- incidents ----------------------------------------------------------------------------------
+
+    def open_incident(self, run: str, incident: Incident, session: int) -> IncidentRow:
+        """Enter an incident, refresh its diagnosis, or reopen it when it had ended. The row as it is now."""
+        key, now = incident_key(run, incident.id), self.clock()
+        facts = {
+            "cause": incident.diagnosis.cause, "summary": incident.diagnosis.summary, "session": session,
+            "body": json.dumps(plain(incident)), "updated": now,
+        }  # fmt: skip
+        with self.batch():
+            row = next(iter(self._rows("select stage from incidents where id = ?", key)), None)
+            if row is None:
+                self._insert(
+                    "incidents",
+                    {"id": key, "run": run, "fingerprint": incident.id, "stage": Stage.OPEN.value, "reason": "",
+                     "attempts": 0, "created": now, **facts},
+                )  # fmt: skip
+                self.note(run, key, "opened", incident.diagnosis.summary)
+            else:
+                self._update("incidents", key, **facts)
+                if Stage(row["stage"]) in ENDED:
+                    self.move(key, Stage.OPEN, "the same failure again")
+            self._evidence(key, incident.diagnosis.evidence)
+        return self.incident(key)
+
+    def _evidence(self, incident: str, evidence: tuple[Evidence, ...]) -> None:
+        table = self._db.table("evidence")
+        table.delete_where("incident = ?", [incident])  # type: ignore[union-attr]
+        table.insert_all(  # type: ignore[union-attr]
+            {"incident": incident, "position": place, "file": one.file, "line": one.line, "text": one.text, "kind": one.kind.value}
+            for place, one in enumerate(evidence)
+        )
+
+    def move(self, incident: str, to: Stage, reason: str = "") -> None:
+        """Change an incident's state. Nothing else does; a move that is not allowed is a bug and raises."""
+        with self.batch():
+            row = next(iter(self._rows("select run, stage from incidents where id = ?", incident)), None)
+            if row is None:
+                raise DoctorError(f"no incident {incident!r}")
+            current = Stage(row["stage"])
+            if to not in MOVES[current]:
+                raise ValueError(f"incident {incident}: no move from {current.value} to {to.value}")
+            self._update("incidents", incident, stage=to.value, reason=reason, updated=self.clock())
+            self.note(row["run"], incident, "state", f"{current.value} -> {to.value}" + (f": {reason}" if reason else ""))
+
+    def _incidents(self, where: str, *values: Any) -> list[IncidentRow]:
+        rows = self._rows(
+            "select incidents.*, runs.submit_dir as place from incidents join runs on runs.id = incidents.run "
+            f"where {where} order by incidents.created, incidents.id",  # noqa: S608 - the conditions are this module's own
+            *values,
+        )
+        return [
+            IncidentRow(
+                row["id"], row["run"], row["place"], Stage(row["stage"]), incident_from(json.loads(row["body"])), row["reason"],
+                row["attempts"], row["session"], row["created"], row["updated"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def incidents(self, run: str | None = None, *, session: int | None = None) -> list[IncidentRow]:
+        """Incidents, oldest first: of all runs, of one, or of one session of it."""
+        if run is None:
+            return self._incidents("1")
+        if session is None:
+            return self._incidents("incidents.run = ?", run)
+        return self._incidents("incidents.run = ? and incidents.session = ?", run, session)
+
+    def incident(self, key: str) -> IncidentRow:
+        """One incident by its id or a beginning of it that no other has."""
+        found = self._incidents("substr(incidents.id, 1, ?) = ?", len(key), key) if len(key) >= 4 else []
+        exact = [row for row in found if row.id == key]
+        if len(exact or found) != 1:
+            raise DoctorError(
+                f"{len(found)} incidents begin with {key!r}" if found else f"no incident {key!r}; `pegasus-doctor incidents` lists them"
+            )
+        return (exact or found)[0]
+
+    # -- plans and verdicts --------------------------------------------------------------------------
+
+    def add_plan(self, row: IncidentRow, attempt: int, plan: Plan, key: str, baseline: dict[str, Any], *, id_: int | None = None) -> int:
+        """Keep a plan; with ``id_`` it replaces the one of that number."""
+        values = {
+            "incident": row.id, "run": row.run, "attempt": attempt, "action": plan.action, "job": plan.job, "key": key,
+            "body": json.dumps(plain(plan)), "baseline": json.dumps(baseline),
+        }  # fmt: skip
+        with self.batch():
+            if id_ is not None:
+                self._update("plans", id_, **values)
+                return id_
+            return self._insert("plans", {**values, "state": "proposed", "reason": "", "created": self.clock(), "applied": None})
+
+    def plan_state(self, plan: int, state: str, reason: str = "") -> None:
+        with self.batch():
+            values: dict[str, Any] = {"state": state, "reason": reason}
+            if state == "applied":
+                values["applied"] = self.clock()
+            self._update("plans", plan, **values)
+
+    def plans(self, incident: str, *, attempt: int | None = None, states: tuple[str, ...] = ()) -> list[PlanRow]:
+        rows = self._rows("select * from plans where incident = ? order by id", incident)
+        return [
+            PlanRow(
+                row["id"], row["incident"], row["attempt"], plan_from(json.loads(row["body"])), row["key"], row["state"], row["reason"],
+                json.loads(row["baseline"]), row["created"], row["applied"],
+            )
+            for row in rows
+            if (attempt is None or row["attempt"] == attempt) and (not states or row["state"] in states)
+        ]  # fmt: skip
+
+    def add_verdict(self, plan: int, answers: tuple[GuardAnswer, ...]) -> None:
+        """The guards' answers on a plan; they replace earlier ones."""
+        now = self.clock()
+        with self.batch():
+            table = self._db.table("verdicts")
+            table.delete_where("plan = ?", [plan])  # type: ignore[union-attr]
+            table.insert_all(  # type: ignore[union-attr]
+                {"plan": plan, "guard": one.guard, "decision": one.decision.value, "reason": one.reason, "time": now} for one in answers
+            )
+
+    def verdicts(self, plan: int) -> list[dict[str, Any]]:
+        return self._rows("select guard, decision, reason from verdicts where plan = ? order by id", plan)
+
+    # -- acts: intent first ---------------------------------------------------------------------------
+
+    def begin_attempt(self, row: IncidentRow) -> None:
+        """The intent to act: one more attempt is counted, and the incident is in ``acting``, before anything is done."""
+        with self.batch():
+            current = self.incident(row.id)
+            self.move(row.id, Stage.ACTING)
+            self._update("incidents", row.id, attempts=current.attempts + 1)
+
+    def forget_attempt(self, incident: str) -> None:
+        """An attempt of which nothing was done does not count."""
+        with self.batch():
+            self._update("incidents", incident, attempts=max(0, self.incident(incident).attempts - 1))
+
+    def journal(self, plan: int) -> PlanJournal:
+        """The journal for one plan (implements :class:`doctor.repair.Journal`)."""
+        return PlanJournal(self, plan)
+
+    def entries(self, plan: int | None = None, *, states: tuple[str, ...] = ()) -> list[Entry]:
+        rows = self._rows("select * from journal order by id") if plan is None else self._rows(
+            "select * from journal where plan = ? order by id", plan
+        )  # fmt: skip
+        return [
+            Entry(row["id"], row["plan"], row["what"], row["original"], row["mode"], row["state"], row["intended"])
+            for row in rows
+            if not states or row["state"] in states
+        ]
+
+    def begin_rescue(self, run: str, starts: int) -> int:
+        """The intent to submit the rescue DAG; ``starts`` are the DAGMan starts logged so far."""
+        with self.batch():
+            self.note(run, "", "rescue", "rescue intended")
+            return self._insert(
+                "rescues", {"run": run, "starts": starts, "state": "intended", "reason": "", "intended": self.clock(), "ended": None}
+            )
+
+    def end_rescue(self, rescue: int, run: str, state: str, reason: str) -> None:
+        with self.batch():
+            self._update("rescues", rescue, state=state, reason=reason, ended=self.clock())
+            self.note(run, "", "rescue", f"rescue {state}: {reason}")
+
+    def rescues(self, run: str, *, state: str | None = None, since: float = 0.0) -> list[dict[str, Any]]:
+        rows = self._rows("select * from rescues where run = ? and intended >= ? order by id", run, since)
+        return [row for row in rows if state is None or row["state"] == state]
+
+    # -- outcomes and history --------------------------------------------------------------------------
+
+    def add_outcome(self, row: IncidentRow, attempt: int, result: str, reason: str) -> None:
+        with self.batch():
+            self._insert(
+                "outcomes",
+                {"run": row.run, "incident": row.id, "attempt": attempt, "result": result, "reason": reason, "time": self.clock()},
+            )
+            self.note(row.run, row.id, "outcome", f"{result}: {reason}")
+
+    def outcomes(self, incident: str) -> list[dict[str, Any]]:
+        return self._rows("select attempt, result, reason, time from outcomes where incident = ? order by id", incident)
+
+    def tried(self, incident: str) -> set[str]:
+        """Keys of the repairs that were carried out for an incident, whatever came of them."""
+        return {row["key"] for row in self._rows("select key from plans where incident = ? and applied is not null", incident)}
+
+    def tried_actions(self, incident: str) -> list[str]:
+        rows = self._rows("select distinct action from plans where incident = ? and applied is not null", incident)
+        return [row["action"] for row in rows]
+
+    def attempts_of_run(self, run: str) -> tuple[int, float]:
+        """How many repairs were carried out for a run, and when the latest was."""
+        row = self._rows(
+            "select count(distinct incident || '/' || attempt) as n, max(applied) as latest from plans where run = ? and applied is not null",
+            run,
+        )[0]
+        return int(row["n"] or 0), float(row["latest"] or 0.0)
+
+    def last_attempt(self, incident: str) -> float:
+        return float(self._rows("select max(applied) as latest from plans where incident = ?", incident)[0]["latest"] or 0.0)
+
+    def note(self, run: str, incident: str, event: str, text: str) -> None:
+        """One line of the run's history."""
+        with self.batch():
+            self._insert("history", {"run": run, "incident": incident, "event": event, "text": text, "time": self.clock()})
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        return self._rows("select time, incident, event, text from history where run = ? order by id", run)
+
+
+class PlanJournal:
+    """Intent before the act, result after it."""
+
+    def __init__(self, store: Store, plan: int) -> None:
+        self._store = store
+        self._plan = plan
+
+    def intend(self, plan: Plan, what: str, original: bytes | None, mode: int | None) -> int:
+        store = self._store
+        with store.batch():
+            return store._insert(
+                "journal",
+                {"plan": self._plan, "what": what, "original": original, "mode": mode, "state": "intended",
+                 "intended": store.clock(), "ended": None},
+            )  # fmt: skip
+
+    def done(self, entry: int) -> None:
+        self._end(entry, "done")
+
+    def undone(self, entry: int) -> None:
+        self._end(entry, "undone")
+
+    def _end(self, entry: int, state: str) -> None:
+        store = self._store
+        with store.batch():
+            store._update("journal", entry, state=state, ended=store.clock())
+
+
+# -- one doctor per run -------------------------------------------------------------------------------
+
+
+@contextmanager
+def run_lock(folder: Path, submit_dir: str) -> Iterator[None]:
+    """Hold a run for this process. The lock of a dead process is free at once.
+
+    Raises :class:`BusyRun` when another doctor holds it.
+    """
+    place = folder / "locks"
+    _private(folder)
+    _private(place)
+    path = place / f"{run_key(submit_dir)}.lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise StoreError(problem.strerror or "cannot be opened", file=str(path)) from problem
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "an unknown process"
+            raise BusyRun(f"{submit_dir}: another pegasus-doctor ({holder}) takes care of this run; this one stays out") from problem
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"pid {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def scratch_copy(folder: Path, clock: Clock) -> Iterator[Store]:
+    """A throw-away copy of the store, for a dry run that must not change a byte of the real one."""
+    with tempfile.TemporaryDirectory(prefix="pegasus-doctor-") as name:
+        place = Path(name) / "state"
+        place.mkdir(mode=0o700)
+        for suffix in ("", "-wal"):
+            try:
+                shutil.copyfile(folder / f"doctor.db{suffix}", place / f"doctor.db{suffix}")
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                raise StoreError(problem.strerror or "cannot be read", file=str(folder / f"doctor.db{suffix}")) from problem
+        store = Store(place, clock)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def _private(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ours = {"doctor.db", "checkpoints.db", "locks"}
+        if folder.stat().st_uid == os.getuid() and all(name.split("-")[0] in ours or name.endswith(".lock") for name in os.listdir(folder)):
+            os.chmod(folder, 0o700)  # never that of a folder with other things in it
+    except OSError as problem:
+        raise StoreError(f"cannot be used ({problem.strerror}); give another folder with --state", file=str(folder)) from problem
