@@ -13,6 +13,9 @@ from doctor.model import Diagnosis, Evidence, Incident, JobState, Kind, Symptom
 from doctor.run.dataflow import is_cleanup, origin, outputs, transfers
 from doctor.run.reader import Job
 
+#: A file system that is full leaves files cut short, which then look damaged to whoever reads them.
+_FULL = {"disk/scratch-full", "disk/cleanup-disabled", "disk/image-copies", "disk/execute-disk-full", "disk/submit-disk-full"}
+_CUT_SHORT = {"container/image-invalid", "user-code/malformed-input", "integrity/checksum-mismatch", "staging/transfer-failed"}
 #: Categories whose causes lie outside the program: one incident whatever transformation they hit.
 _ENVIRONMENT = {"disk", "network", "credentials", "container", "infrastructure"}
 _LOST = {"staging/input-missing", "staging/input-moved", "staging/transfer-failed"}
@@ -118,7 +121,7 @@ def group(diagnoses: Iterable[tuple[str, Diagnosis]]) -> list[Incident]:
 def _absorb(incidents: list[Incident]) -> list[Incident]:
     """Fold incidents into the one that explains them: same subject and cause, or same culprit job."""
     kept: list[Incident] = []
-    for incident in sorted(incidents, key=importance):
+    for incident in sorted(incidents, key=lambda one: (one.diagnosis.cause not in _FULL, importance(one))):
         host = next((one for one in kept if _explained(incident, one)), None)
         if host is None:
             kept.append(incident)
@@ -135,6 +138,8 @@ def _absorb(incidents: list[Incident]) -> list[Incident]:
 
 def _explained(incident: Incident, other: Incident) -> bool:
     mine, theirs = incident.diagnosis, other.diagnosis
+    if theirs.cause in _FULL and mine.cause in _CUT_SHORT and theirs.confidence >= 0.7:
+        return True
     if mine.cause == theirs.cause and mine.subject and os.path.basename(mine.subject) == os.path.basename(theirs.subject):
         return True
     return mine.culprit.job in other.jobs and mine.culprit.workflow == theirs.culprit.workflow and mine.culprit.job not in incident.jobs

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from doctor.diagnose.evidence import Facts, describe
-from doctor.diagnose.library import Library
+from doctor.diagnose.library import CompiledRule, Library
 from doctor.model import Candidate, Culprit, Diagnosis, Evidence, Finding, Kind, Remedy, Symptom
 from doctor.run.reader import Job
 
@@ -97,7 +97,7 @@ def freeze(verdict: Verdict, library: Library) -> Diagnosis:
         decided_by=verdict.decided_by,
         culprit=culprit_of(job, attempt, facts.host if same else ""),
         summary=summary[:300],
-        explanation=" ".join(verdict.reasons) or _default_reason(facts),
+        explanation=" ".join(verdict.reasons) or _default_reason(facts, rule),
         evidence=evidence,
         symptoms=tuple(verdict.symptoms),
         remedies=_remedies(verdict, library),
@@ -109,9 +109,10 @@ def freeze(verdict: Verdict, library: Library) -> Diagnosis:
     )
 
 
-def _default_reason(facts: Facts) -> str:
-    if facts.record is not None and facts.step.failed:
-        return f"The program ended with {describe(facts.step)}; the lines shown are its own last words."
+def _default_reason(facts: Facts, rule: CompiledRule | None) -> str:
+    if rule is not None:
+        ended = f" The job ended with {describe(facts.step)}." if facts.step.failed else ""
+        return f"The first line of evidence says so ({rule.title}).{ended}"
     return "The lines shown are the best evidence that the attempt left."
 
 

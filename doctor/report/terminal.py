@@ -49,12 +49,7 @@ def rows(report: Report, *, verbose: bool = False) -> Iterator[Text]:
         yield from _warning(warning)
     if not report.incidents:
         yield Text()
-        yield Text(
-            "Nothing is wrong that this directory shows."
-            if run.state is not RunState.UNKNOWN
-            else "The state of this run cannot be told from what is left of it.",
-            style="green" if run.state is not RunState.UNKNOWN else "yellow",
-        )
+        yield _verdict_of_none(report)
     if report.history:
         yield Text()
         count = len(report.history)
@@ -73,6 +68,14 @@ def rows(report: Report, *, verbose: bool = False) -> Iterator[Text]:
             yield _row("", f"{missing.file}: {missing.reason}", "yellow")
         if len(report.unreadable) > 5 and not verbose:
             yield _row("", f"... and {len(report.unreadable) - 5} more (--verbose lists them)", "yellow")
+
+
+def _verdict_of_none(report: Report) -> Text:
+    if report.run.state is RunState.UNKNOWN:
+        return Text("The state of this run cannot be told from what is left of it.", style="yellow")
+    if report.warnings:
+        return Text("No job failed, but do not trust the results before you have read the above.", style="yellow")
+    return Text("Nothing is wrong that this directory shows.", style="green")
 
 
 def _incident(number: int, incident: Incident, verbose: bool) -> Iterator[Text]:
