@@ -14,8 +14,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $(STAMP)
 
-demo: setup  ## analyse a bundled real failed run
-	$(BIN)/python tools/demo.py
+DEMO := fixtures/failed_runs/undeclared-helper-condorio
+
+demo: setup  ## diagnose a bundled real failed run (exit code 1 of the doctor: it found something)
+	@$(BIN)/pegasus-doctor analyze --map /data/flows/b03=$(DEMO) $(DEMO)/runs/sci/pegasus/wave/run0001 || test $$? -eq 1
 
 test: setup  ## the whole suite
 	$(BIN)/python -m pytest

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Kind(str, Enum):
@@ -55,8 +55,7 @@ class JobState(str, Enum):
     UNSUBMITTED = "unsubmitted"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One line of text with its place: ``number`` is 1-based, or None when the place is not known."""
 
     text: str

@@ -427,6 +427,10 @@ class Store:
                 "rescues", {"run": run, "starts": starts, "state": "intended", "reason": "", "intended": self.clock(), "ended": None}
             )
 
+    def rescue_submitted(self, rescue: int, reason: str) -> None:
+        with self.batch():
+            self._update("rescues", rescue, state="submitted", reason=reason)
+
     def end_rescue(self, rescue: int, run: str, state: str, reason: str) -> None:
         with self.batch():
             self._update("rescues", rescue, state=state, reason=reason, ended=self.clock())
@@ -450,11 +454,12 @@ class Store:
         return self._rows("select attempt, result, reason, time from outcomes where incident = ? order by id", incident)
 
     def tried(self, incident: str) -> set[str]:
-        """Keys of the repairs that were carried out for an incident, whatever came of them."""
-        return {row["key"] for row in self._rows("select key from plans where incident = ? and applied is not null", incident)}
+        """Keys of the repairs that were carried out (or could not be) for an incident, whatever came of them."""
+        rows = self._rows("select key from plans where incident = ? and (applied is not null or state = 'failed')", incident)
+        return {row["key"] for row in rows}
 
     def tried_actions(self, incident: str) -> list[str]:
-        rows = self._rows("select distinct action from plans where incident = ? and applied is not null", incident)
+        rows = self._rows("select action from plans where incident = ? and applied is not null", incident)
         return [row["action"] for row in rows]
 
     def attempts_of_run(self, run: str) -> tuple[int, float]:

@@ -1,7 +1,8 @@
 """Proving the whole library on its own samples: the generic test behind ``rules test``.
 
-Every positive must fire with its captures, every negative must stay silent, no rule may fire on
-another cause's positive unless that sample lists it, and every benign sample must match nothing.
+Every positive must fire with its captures, every negative must stay silent, and every benign sample
+must match nothing. No rule may fire on another cause's positive unless it says so: in the sample's
+``also``, or by declaring a lower strength than the sample's rule, because then it never wins.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 from doctor.diagnose.library import compile_library, read_sources
 from doctor.diagnose.matcher import Matcher
 from doctor.diagnose.rules import NegativeSample, PositiveSample, Rule
-from doctor.model import Channel, Finding, Kind, Line
+from doctor.model import Channel, Finding, Kind, Line, Strength
+
+_ORDER = {Strength.WEAK: 0, Strength.GENERAL: 1, Strength.SPECIFIC: 2}
 
 
 def channel_for(sample: PositiveSample | NegativeSample, kind: Kind) -> Channel:
@@ -25,11 +28,11 @@ def problems(root: Path | None = None) -> Iterator[str]:
     """Every way in which the library contradicts its samples, one line each, with the file."""
     sources, harmless, _, _ = read_sources(root)
     matcher = Matcher(compile_library(root))
-    cause_of = {source.rule.id: source.rule.cause for source in sources}
+    rules = {source.rule.id: source.rule for source in sources}
     for source in sources:
         rule = source.rule
         for sample in rule.samples.match:
-            yield from (f"{source.file}: {text}" for text in _positive(matcher, rule, sample, cause_of))
+            yield from (f"{source.file}: {text}" for text in _positive(matcher, rule, sample, rules))
         for negative in rule.samples.no_match:
             for kind in rule.kinds():
                 if any(finding.rule == rule.id for finding in matcher.match(channel_for(negative, kind))):
@@ -46,7 +49,7 @@ def problems(root: Path | None = None) -> Iterator[str]:
                     break
 
 
-def _positive(matcher: Matcher, rule: Rule, sample: PositiveSample, cause_of: dict[str, str]) -> Iterator[str]:
+def _positive(matcher: Matcher, rule: Rule, sample: PositiveSample, rules: dict[str, Rule]) -> Iterator[str]:
     fired: list[Finding] = []
     for kind in rule.kinds():
         found = matcher.match(channel_for(sample, kind))
@@ -58,6 +61,7 @@ def _positive(matcher: Matcher, rule: Rule, sample: PositiveSample, cause_of: di
             yield f"captures {mine[0].captures} instead of {sample.captures} on {sample.text!r}"
             return
         fired += found
-    for other in sorted({finding.rule for finding in fired} - {rule.id, *sample.also}):
-        if cause_of[other] != rule.cause:
-            yield f"{other} ({cause_of[other]}) fires too on {sample.text!r}; list it under also, or sharpen one"
+    for name in sorted({finding.rule for finding in fired} - {rule.id, *sample.also}):
+        other = rules[name]
+        if other.cause != rule.cause and _ORDER[other.strength] >= _ORDER[rule.strength]:
+            yield f"{name} ({other.cause}) fires too on {sample.text!r}; list it under also, or sharpen one"

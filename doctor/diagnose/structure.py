@@ -44,11 +44,12 @@ def helper_file(verdict: Verdict, nearby: Nearby) -> None:
             return
     if path is None or path.name in inputs(verdict.facts.job):
         return
+    place = verdict.facts.job.run.paths.recorded(path)
     verdict.change(
         "dependency/undeclared-helper-file", "structure:undeclared-helper", 0.93,
-        f"{name} is no installed package or tool: {path} lies among the workflow's own files, but the job does not declare it as an input.",
+        f"{name} is no installed package or tool: {place} lies among the workflow's own files, but the job does not declare it as an input.",
     )  # fmt: skip
-    verdict.remedies = [("add-input-file", {"lfn": path.name, "pfn": str(path)})]
+    verdict.remedies = [("add-input-file", {"lfn": path.name, "pfn": place})]
 
 
 def exec_failure(verdict: Verdict, nearby: Nearby) -> None:
@@ -304,9 +305,10 @@ def input_moved(verdict: Verdict, nearby: Nearby) -> None:
             if recorded and verdict.subject and os.path.basename(recorded) == os.path.basename(verdict.subject):
                 found = nearby.moved(recorded)
                 if found is not None:
-                    verdict.change("staging/input-moved", "structure:input-moved", 0.9, f"{recorded} does not exist, but {found} does.")
-                    verdict.remedies = [("update-replica", {"lfn": entry.lfn, "pfn": str(found)})]
-                    verdict.evidence.append(Evidence(str(found), None, f"a file of the same name: {found}", Kind.RUN))
+                    place = verdict.facts.job.run.paths.recorded(found)
+                    verdict.change("staging/input-moved", "structure:input-moved", 0.9, f"{recorded} does not exist, but {place} does.")
+                    verdict.remedies = [("update-replica", {"lfn": entry.lfn, "pfn": place})]
+                    verdict.evidence.append(Evidence(place, None, f"a file of the same name: {place}", Kind.RUN))
                 return
 
 

@@ -41,6 +41,7 @@ class History:
     queue_ids: frozenset[str]  # jobs of this run in the queue
     active: bool | None  # DAGMan is in the queue, proven gone, or unknown
     rescue_blocked: str = ""  # why no rescue could follow, '' when it could
+    always_ask: bool = False  # the action is never carried out without a person's yes
 
 
 Guard = Callable[[Plan, Incident, History, Policy], GuardAnswer]
@@ -82,8 +83,8 @@ def risk(plan: Plan, incident: Incident, history: History, policy: Policy) -> Gu
     """Nothing above the policy's ceiling; what may lose data is always asked."""
     if _RISKS.index(plan.risk) > _RISKS.index(policy.risk):
         return GuardAnswer("risk", Decision.DENY, f"{plan.action} is {plan.risk.value}; the policy's ceiling is {policy.limits.risk}")
-    if plan.risk is Risk.DESTRUCTIVE:
-        return GuardAnswer("risk", Decision.ASK, f"{plan.action} is destructive")
+    if plan.risk is Risk.DESTRUCTIVE or history.always_ask:
+        return GuardAnswer("risk", Decision.ASK, f"{plan.action} is always asked")
     return GuardAnswer("risk", Decision.ALLOW)
 
 

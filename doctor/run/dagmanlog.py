@@ -7,7 +7,9 @@ only their order is used.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from doctor.model import Line
@@ -16,11 +18,12 @@ from doctor.run.files import Files, Text
 _EXIT = re.compile(r"\(condor_DAGMAN\) pid \d+ EXITING WITH STATUS (\d+)")
 _STATUS = re.compile(r"DAG status: (\d+) \((\w+)\)")
 _HELD = re.compile(r"(\d+) job proc\(s\) currently held")
+_TELLING = re.compile("EXITING WITH|DAG status|currently held|SIGUSR1")
 _STAMP = re.compile(r"^\d\d/\d\d/\d\d(?:\d\d)? \d\d:\d\d:\d\d (?:\([^)]*\) )*")
 _NOISE = ("DAGMan Runtime Statistics", "  ===", "Currently monitoring", "Number of idle job procs")
 
 
-@dataclass(slots=True)
+@dataclass
 class DagmanLog:
     """What the last DAGMan of this DAG logged. ``exit_status`` is None while (or where) it did not end."""
 
@@ -32,7 +35,12 @@ class DagmanLog:
     dag_status: int = 0
     held: int = 0
     removed: Line | None = None
-    lines: list[Line] = field(default_factory=list)  # of the last start, noise left out, stamps kept
+    rows: Sequence[Line] = field(default=(), repr=False)  # of the last start, as they stand in the file
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """The last start's lines with their stamps, noise left out."""
+        return [line for line in self.rows if line.text and not any(noise in line.text for noise in _NOISE)]
 
 
 def read_dagman_log(path: Path, files: Files) -> DagmanLog:
@@ -41,11 +49,12 @@ def read_dagman_log(path: Path, files: Files) -> DagmanLog:
     log = DagmanLog(text.file, present=bool(text.lines))
     start = 0
     for index, line in enumerate(text.lines):
-        if "(CONDOR_DAGMAN) STARTING UP" in line.text or "(condor_DAGMAN) STARTING UP" in line.text:
+        if "STARTING UP" in line.text and ("(CONDOR_DAGMAN) STARTING UP" in line.text or "(condor_DAGMAN) STARTING UP" in line.text):
             start, log.started = index, True
-    for line in text.lines[start:]:
+    log.rows = text.lines[start:]
+    for line in log.rows:
         row = line.text
-        if not row or any(noise in row for noise in _NOISE):
+        if not _TELLING.search(row):
             continue
         if found := _EXIT.search(row):
             log.exit_status, log.exit_line = int(found[1]), line
@@ -55,7 +64,6 @@ def read_dagman_log(path: Path, files: Files) -> DagmanLog:
             log.held = int(found[1])
         elif "Received SIGUSR1" in row or "got SIGUSR1" in row:
             log.removed = line
-        log.lines.append(line)
     return log
 
 

@@ -137,7 +137,7 @@ def _parse(cuts: list[_Cut]) -> list[dict[str, object]] | None:
         try:
             with htcondor2.JobEventLog(copy.name) as log:
                 for event in log.events(stop_after=0):
-                    ads.append({**dict(event), "_when": event.timestamp, "_id": f"{event.cluster}.{event.proc}"})
+                    ads.append({**dict(event), "_id": f"{event.cluster}.{event.proc}"})
         except Exception:  # noqa: BLE001 - HTCondorException and what its C++ side raises on damage
             return None
     if [ad["_id"] for ad in ads] != [cut.condor_id for cut in cuts]:
@@ -155,11 +155,10 @@ def _event(cut: _Cut, ad: dict[str, object]) -> JobEvent:
     elif code == 0:  # what HTCondor makes of an event that was cut before its code
         code = None
     memory, disk = _USED.search(joined), _DISK.search(joined)
-    when = ad.get("_when")
     return JobEvent(
         kind=NAMES[cut.number],
         condor_id=cut.condor_id,
-        when=float(when) if isinstance(when, (int, float)) else _when(cut.body),
+        when=_when(cut.body),
         text=text,
         line=cut.line + offset,
         code=code if isinstance(code, int) else -1,

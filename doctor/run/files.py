@@ -10,8 +10,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from pathlib import Path
 
 from doctor.model import Line, Unreadable
@@ -59,11 +60,10 @@ def clean(text: str) -> str:
 
 def to_lines(data: bytes, first: int | None = 1) -> Iterator[Line]:
     """Decode bytes into cleaned, numbered lines; invalid UTF-8 is replaced."""
-    number = first
-    for raw in data.split(b"\n"):
-        yield Line(clean(raw[: 4 * MAX_LINE].decode("utf-8", "replace")), number)
-        if number is not None:
-            number += 1
+    rows = data.decode("utf-8", "replace").split("\n")
+    numbers: Iterable[int | None] = repeat(None) if first is None else count(first)
+    for row, number in zip(rows, numbers):  # noqa: B905 - the numbers never end
+        yield Line(row if len(row) <= MAX_LINE and row.isprintable() else clean(row), number)
 
 
 class Files:

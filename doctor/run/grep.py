@@ -34,19 +34,18 @@ def lines_naming(files: Files, path: Path, names: Collection[bytes], quiet: bool
     number = 1
     for block in files.blocks(path, quiet):
         if pattern is None:
-            for number, line in enumerate(block.splitlines(), number):  # noqa: B020 - counts on over the blocks
+            for offset, line in enumerate(block.split(b"\n")):
                 if not wanted.isdisjoint(line.split()):
-                    yield number, line
-            number += 1
+                    yield number + offset, line.rstrip(b"\r")
+            number += block.count(b"\n")
             continue
-        if not block.endswith(b"\n"):
-            block += b"\n"  # noqa: PLW2901
+        padded = block if block.endswith(b"\n") else block + b"\n"
         counted = end = 0
-        for found in pattern.finditer(block):
+        for found in pattern.finditer(padded):
             if found.start() < end:
                 continue  # a second name on a line that was given already
             begin = block.rfind(b"\n", 0, found.start()) + 1
-            end = block.find(b"\n", begin)
+            end = padded.find(b"\n", begin)
             number += block.count(b"\n", counted, begin)
             counted = begin
             yield number, block[begin:end].rstrip(b"\r")

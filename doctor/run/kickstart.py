@@ -16,6 +16,11 @@ from doctor.model import Line
 
 _MULTIPART = "---------------pegasus-multipart"
 _MAX_PART = 4000  # lines of one multi-part document that are parsed
+#: Keys of the innermost level that are kept; records have hundreds of others.
+_KEYS = frozenset(
+    ("raw", "regular_exitcode", "signalled_signal", "suspended_signal", "failure_error", "maxrss", "file_name", "mode")
+    + ("error", "size", "output", "integrity_error", "lfn", "data", "data_truncated")
+)
 _STEPS = ("setup", "prejob", "mainjob", "postjob", "cleanup")
 
 
@@ -138,13 +143,17 @@ def _record(lines: Sequence[Line], start: int, output: Output) -> int:
         text = line.text
         if text and not text.startswith("  "):
             break
-        stripped = text.strip()
-        indent = len(text) - len(text.lstrip(" "))
-        if not stripped:
-            index += 1
+        index += 1
+        indent = _indent(text)
+        if indent == 6 and section in _STEPS:
+            record.steps.setdefault(section, Step())
+        if not indent or (indent == 6 and text[6:].partition(":")[0].rstrip() not in _KEYS and child != "argument_vector"):
             continue
+        stripped = text.strip()
         key, sign, value = stripped.partition(":")
         value = value.strip()
+        if not stripped:
+            continue
         if indent == 2:
             section, child = key, ""
             record.complete = section == "files" or record.complete
@@ -156,8 +165,7 @@ def _record(lines: Sequence[Line], start: int, output: Output) -> int:
                 if child not in ("stdin", "stdout", "stderr", "metadata", "kickstart", "logfile"):
                     record.files[child] = FileFact(child, line=line.number)
             elif indent == 6 and key == "data" and value.startswith("|") and child in ("stdout", "stderr"):
-                index = _block(lines, index + 1, record.stdout if child == "stdout" else record.stderr)
-                continue
+                index = _block(lines, index, record.stdout if child == "stdout" else record.stderr)
             elif indent == 6 and sign:
                 _file_field(record, child, key, value, line)
         elif section in _STEPS:
@@ -172,8 +180,15 @@ def _record(lines: Sequence[Line], start: int, output: Output) -> int:
                 record.ram_total_kb = _number(value)
             elif key == "uname_nodename":
                 record.fields["hostname"] = _scalar(value)
-        index += 1
     return index
+
+
+def _indent(text: str) -> int:
+    """2, 4 or 6, the depths that mean something; 0 for all others and for an empty line."""
+    for depth in (2, 4, 6):
+        if (char := text[depth : depth + 1]) != " ":
+            return depth if char and text[depth - 1] == " " else 0
+    return 0
 
 
 def _step_field(record: Record, section: str, child: str, key: str, value: str, stripped: str, line: Line) -> None:

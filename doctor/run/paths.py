@@ -48,6 +48,13 @@ class PathMap:
                 return present / path[len(prefix) + 1 :]
         return Path(path)
 
+    def recorded(self, present: Path) -> str:
+        """The path as the workflow knows it: the reverse of :meth:`local`."""
+        for prefix, place in self.pairs:
+            if present == place or place in present.parents:
+                return os.path.normpath(f"{prefix}/{present.relative_to(place)}")
+        return str(present)
+
     @property
     def roots(self) -> tuple[Path, ...]:
         """All places that the user or the run itself named."""
