@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.diagnose.choose import Scored, context, last_words, rank_findings
-from doctor.diagnose.evidence import Facts, describe, run_logs
+from doctor.diagnose.evidence import Facts, describe, post_script, run_logs
 from doctor.diagnose.matcher import Matcher
 from doctor.diagnose.structure import refine
 from doctor.diagnose.verdict import Verdict, normalise
@@ -23,7 +23,8 @@ _WRAPPER = (Kind.TRANSFER, Kind.LITE, Kind.INTEGRITY)
 def judge(facts: Facts, matcher: Matcher, nearby: Nearby) -> Verdict:
     """The cause of this attempt's failure; ``user-code/application-error`` with low confidence at worst."""
     ranked = [one for one in rank_findings(facts, matcher) if not _is_symptom(one, facts)]
-    if not ranked and not last_words(facts):  # the attempt left nothing: perhaps DAGMan could not even write its files
+    if not ranked and not last_words(facts):  # the attempt left nothing: what do the POST script and DAGMan say?
+        facts.channels += post_script(facts)
         facts.channels += run_logs(facts.job.run)
         ranked = rank_findings(facts, matcher)
     verdict = _silent_output(facts, ranked) or _best(facts, ranked) or _fallback(facts)
@@ -40,7 +41,8 @@ def _is_symptom(one: Scored, facts: Facts) -> bool:
     kind, cause = finding.evidence.kind, finding.cause
     if task and kind in (Kind.HOLD, Kind.EVENT) and cause in (OUTPUT_MISSING, "staging/input-missing", "staging/transfer-failed"):
         return True
-    if task and not facts.transfer_job and kind in _WRAPPER and facts.lite.stage == "stage-out":
+    staging_out = facts.lite.stage_lines.get("stage-out")
+    if task and not facts.transfer_job and kind in _WRAPPER and staging_out is not None and (finding.evidence.line or 0) > staging_out:
         return True  # stage-out after a failed task: its outputs are missing
     return task == 0 and kind in _PROGRAM and not facts.transfer_job and facts.lite.step_failed
 

@@ -12,6 +12,7 @@ from doctor.diagnose.evidence import gather
 from doctor.diagnose.matcher import Matcher
 from doctor.diagnose.verdict import freeze
 from doctor.model import Diagnosis, JobState, Report, RunState, RunSummary, Symptom
+from doctor.run.jobstate import Attempt
 from doctor.run.nearby import Nearby
 from doctor.run.reader import Job, Run
 from doctor.run.state import run_state, total_counts
@@ -43,7 +44,7 @@ def analyze(run: Run, matcher: Matcher, options: Options | None = None, progress
         if progress is not None:
             progress(done, len(failed))
         around = nearby.setdefault(id(job.run), Nearby(job.run))
-        diagnoses.append((_shown(job), diagnose_job(job, matcher, around)))
+        diagnoses.append((job.name, diagnose_job(job, matcher, around)))
     if progress is not None:
         progress(len(failed), len(failed))
     incidents = hosts.blame_nodes(run, causality.group(diagnoses), matcher.library)
@@ -69,10 +70,6 @@ def diagnose_job(job: Job, matcher: Matcher, nearby: Nearby) -> Diagnosis:
     return freeze(verdict, matcher.library)
 
 
-def _shown(job: Job) -> str:
-    return job.name
-
-
 def _failed_jobs(run: Run, state: RunState) -> Iterator[Job]:
     """Jobs whose latest attempt failed or is held, sub-workflow nodes left out where their inside explains them."""
     names = run.history.names(JobState.FAILED) + run.history.names(JobState.HELD)
@@ -80,6 +77,10 @@ def _failed_jobs(run: Run, state: RunState) -> Iterator[Job]:
         if not job.attempts or _explained_inside(job) or _merely_removed(job, state):
             continue
         yield job
+    if not run.history.latest and run.last_rescue is not None:  # both logs are gone; the rescue DAG names what failed
+        for job in run.jobs(list(run.last_rescue.failed)):
+            job.attempts = [Attempt(job.name, 0, 1)]
+            yield job
 
 
 def _explained_inside(job: Job) -> bool:

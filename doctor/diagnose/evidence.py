@@ -234,7 +234,7 @@ def _queue(facts: Facts) -> Iterator[Channel]:
         if event.kind == "aborted" and _OWN_REMOVE.search(event.text):
             continue
         code = (event.code, event.subcode) if event.code >= 0 else None
-        text = event.text if event.kind in ("aborted", "evicted") else f"{event.kind}: {event.text}"
+        text = event.text if event.kind == "aborted" else f"{event.kind}: {event.text}"
         yield Channel(Kind.EVENT, log, (Line(text, event.line),), hold=code)
 
 
@@ -277,6 +277,15 @@ def _dagman(facts: Facts) -> Iterator[Channel]:
             kept.append(Line(text, line.number))
             near = near and not text.startswith(("Event:", "Of "))
     yield Channel(Kind.DAGMAN, log.file, _bounded(kept), accept=frozenset({Kind.DAEMON}))
+
+
+def post_script(facts: Facts) -> Iterator[Channel]:
+    """The complaint of pegasus-exitcode about this job (exitcode.log)."""
+    run = facts.job.run
+    verdict = run.post_verdict(facts.job.name)
+    if verdict is not None and verdict.exitcode != 0:
+        stem = run.identity.dag.removesuffix(".dag")
+        yield Channel(Kind.EXITCODE, run.files.name(run.directory / f"{stem}.exitcode.log"), verdict.lines)
 
 
 def run_logs(run: Run) -> Iterator[Channel]:

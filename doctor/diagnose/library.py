@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ class ActionInfo:
     summary: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Library:
     """The whole rule library, ready to be matched. Causes are keyed ``category/id``."""
 
@@ -80,6 +81,14 @@ class Library:
     benign: tuple[str, ...]
     causes: dict[str, CauseInfo]
     actions: dict[str, ActionInfo]
+
+    @cached_property
+    def _deciders(self) -> dict[str, CompiledRule]:
+        return {f"rule:{rule.id}": rule for rule in self.rules}
+
+    def decider(self, decided_by: str) -> CompiledRule | None:
+        """The rule behind ``rule:<id>``; None where something else decided."""
+        return self._deciders.get(decided_by)
 
 
 def patterns_dir() -> Path:

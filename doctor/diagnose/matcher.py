@@ -35,6 +35,7 @@ class Matcher:
         self.by_id = {rule.id: rule for rule in library.rules}
         self._compiled: dict[str, Any] = {}
         self._memo: dict[str, tuple[int, ...]] = {}
+        self._by_codes: dict[tuple[Any, ...], list[CompiledRule]] = {}
         self._coded = tuple(r for r in library.rules if (r.code or r.exit or r.signal) and not r.any)
 
     @cached_property
@@ -112,10 +113,13 @@ class Matcher:
         if channel.hold is None and channel.exit_code is None and channel.signal is None:
             return
         first = channel.lines[0] if channel.lines else Line("")
-        for rule in self._coded:
-            if _reads(rule, channel) and _codes_fit(rule, channel):
-                evidence = Evidence(channel.file, first.number, first.text[:MAX_LINE], channel.kind)
-                yield Finding(rule.id, rule.cause, rule.strength, evidence, {}, rule.rank)
+        key = (channel.kind, channel.accept, channel.hold, channel.exit_code, channel.signal)
+        rules = self._by_codes.get(key)
+        if rules is None:
+            rules = self._by_codes[key] = [rule for rule in self._coded if _reads(rule, channel) and _codes_fit(rule, channel)]
+        for rule in rules:
+            evidence = Evidence(channel.file, first.number, first.text[:MAX_LINE], channel.kind)
+            yield Finding(rule.id, rule.cause, rule.strength, evidence, {}, rule.rank)
 
 
 def _reads(rule: CompiledRule, channel: Channel) -> bool:

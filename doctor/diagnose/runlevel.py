@@ -15,6 +15,7 @@ from doctor.run.jobstate import Attempt
 from doctor.run.reader import Job, Run
 
 _PATIENCE = 600.0  # seconds
+_IMPATIENCE = 20.0  # how much sooner a wait counts when a person gave up on the run
 _MANY_MB, _MANY_CORES, _MANY_DISK_MB = 512 * 1024, 256, 10 * 1024 * 1024
 
 
@@ -22,7 +23,7 @@ def add(run: Run, state: RunState, reason: str, incidents: list[Incident], match
     """The incidents with those of the run as a whole added, most important first."""
     added: list[Incident] = []
     if state in (RunState.REMOVED, RunState.RUNNING, RunState.STALLED, RunState.HELD, RunState.FAILED):
-        added += [one for part in run.tree() for one in _unmatchable(part, matcher)]
+        added += [one for part in run.tree() for one in _unmatchable(part, state, matcher)]
     if state is not RunState.SUCCEEDED:
         added += [one for part in run.tree() for one in _restless(part, matcher)]
     if state is RunState.REMOVED:
@@ -189,7 +190,7 @@ def _restless(run: Run, matcher: Matcher) -> list[Incident]:
     return found
 
 
-def _unmatchable(run: Run, matcher: Matcher) -> list[Incident]:
+def _unmatchable(run: Run, state: RunState, matcher: Matcher) -> list[Incident]:
     """Jobs that waited in the queue, never started, and ask for what no ordinary slot offers."""
     waiting = [name for name, latest in run.history.latest.items() if latest in (JobState.QUEUED, JobState.FAILED)]
     found: list[tuple[Job, str]] = []
@@ -197,7 +198,7 @@ def _unmatchable(run: Run, matcher: Matcher) -> list[Incident]:
         if job.attempts and _never_started(job.attempts[-1]):
             submitted = job.attempts[-1].last("SUBMIT")
             waited = run.history.last_time - submitted.when if submitted else 0.0
-            if excess := excessive_request(job, waited):
+            if excess := excessive_request(job, waited * _IMPATIENCE if state is RunState.REMOVED else waited):
                 found.append((job, excess))
     if not found:
         return []

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 
 from doctor.diagnose.matcher import Matcher
-from doctor.model import Channel, Evidence, Finding, JobState, Kind, Warning_
+from doctor.model import Channel, Evidence, Finding, JobState, Kind, RunWarning
 from doctor.run.dataflow import is_auxiliary, outputs
 from doctor.run.kickstart import parse_output
 from doctor.run.lite import parse_lite
@@ -20,7 +20,7 @@ FEW = 400  # succeeded jobs up to which the pass is on by default
 _HEAD, _TAIL = 64 << 10, 128 << 10
 
 
-def scan(run: Run, matcher: Matcher, mode: str) -> list[Warning_]:
+def scan(run: Run, matcher: Matcher, mode: str) -> list[RunWarning]:
     """Warnings, those with most jobs first. ``mode``: auto (when the jobs are few), all, off."""
     if mode == "off":
         return []
@@ -48,11 +48,11 @@ def scan(run: Run, matcher: Matcher, mode: str) -> list[Warning_]:
     return sorted(made, key=lambda one: (-len(one.jobs), one.cause))
 
 
-def _warning(cause: str, transformation: str, names: list[str], lines: list[Evidence], total: int, matcher: Matcher) -> Warning_:
+def _warning(cause: str, transformation: str, names: list[str], lines: list[Evidence], total: int, matcher: Matcher) -> RunWarning:
     info = matcher.library.causes[cause]
     what = info.definition.rstrip(".").replace("The job succeeded", "succeeded")
     summary = f"{len(names):,} of {total:,} {transformation or 'compute'} job{'s' if total != 1 else ''} {what}"
-    return Warning_(cause, summary, tuple(names), tuple(lines[:5]), info.advice)
+    return RunWarning(cause, summary, tuple(names), tuple(lines[:5]), info.advice)
 
 
 def _look(job: Job, matcher: Matcher) -> Iterator[tuple[str, Evidence]]:

@@ -45,10 +45,8 @@ def helper_file(verdict: Verdict, nearby: Nearby) -> None:
     if path is None or path.name in inputs(verdict.facts.job):
         return
     place = verdict.facts.job.run.paths.recorded(path)
-    verdict.change(
-        "dependency/undeclared-helper-file", "structure:undeclared-helper", 0.93,
-        f"{name} is no installed package or tool: {place} lies among the workflow's own files, but the job does not declare it as an input.",
-    )  # fmt: skip
+    why = f"{name} is no installed package or tool: {place} lies among the workflow's own files, but the job does not declare it."
+    verdict.change("dependency/undeclared-helper-file", "structure:undeclared-helper", 0.93, why)
     verdict.remedies = [("add-input-file", {"lfn": path.name, "pfn": place})]
 
 
@@ -166,7 +164,9 @@ def disk_place(verdict: Verdict, nearby: Nearby) -> None:
     scratch_places = [place for kind, place in storage if "scratch" in kind]
     output_places = [place for kind, place in storage if "storage" in kind]
     cwd = (facts.record.fields.get("cwd", "") if facts.record else "") or facts.job.submit.get("remote_initialdir")
-    if facts.transfer_job and job_class == 3:
+    if verdict.evidence and verdict.evidence[0].file.endswith((".lib.err", ".lib.out", "monitord.log", ".dagman.out")):
+        place, why = "submit-disk-full", "DAGMan or monitord itself could not write on the submit host"
+    elif facts.transfer_job and job_class == 3:
         place, why = "output-storage-full", "a stage-out job was writing to the output storage"
     elif any(place + "/" in text for place in output_places):
         place, why = "output-storage-full", "the file lies on the output storage"

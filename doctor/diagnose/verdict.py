@@ -88,7 +88,7 @@ def freeze(verdict: Verdict, library: Library) -> Diagnosis:
     job = verdict.culprit or facts.job
     same = job is facts.job
     attempt = facts.attempt.index if same else (job.attempts[-1].index if job.attempts else 0)
-    rule = next((rule for rule in library.rules if verdict.decided_by == f"rule:{rule.id}"), None)
+    rule = library.decider(verdict.decided_by)
     evidence = _unique(verdict.evidence)
     summary = info.definition.rstrip(".") + (f": {verdict.subject}" if verdict.subject else "")
     return Diagnosis(
@@ -127,7 +127,7 @@ def _unique(evidence: list[Evidence]) -> tuple[Evidence, ...]:
 
 
 def _remedies(verdict: Verdict, library: Library) -> tuple[Remedy, ...]:
-    rule = next((rule for rule in library.rules if verdict.decided_by == f"rule:{rule.id}"), None)
+    rule = library.decider(verdict.decided_by)
     wanted: list[tuple[str, dict[str, str]]]
     if verdict.remedies is not None:
         wanted = verdict.remedies

@@ -18,7 +18,6 @@ from doctor.run.files import Files, Text
 _EXIT = re.compile(r"\(condor_DAGMAN\) pid \d+ EXITING WITH STATUS (\d+)")
 _STATUS = re.compile(r"DAG status: (\d+) \((\w+)\)")
 _HELD = re.compile(r"(\d+) job proc\(s\) currently held")
-_TELLING = re.compile("EXITING WITH|DAG status|currently held|SIGUSR1")
 _STAMP = re.compile(r"^\d\d/\d\d/\d\d(?:\d\d)? \d\d:\d\d:\d\d (?:\([^)]*\) )*")
 _NOISE = ("DAGMan Runtime Statistics", "  ===", "Currently monitoring", "Number of idle job procs")
 
@@ -54,8 +53,8 @@ def read_dagman_log(path: Path, files: Files) -> DagmanLog:
     log.rows = text.lines[start:]
     for line in log.rows:
         row = line.text
-        if not _TELLING.search(row):
-            continue
+        if not ("EXITING" in row or "DAG status" in row or "currently held" in row or "SIGUSR1" in row):
+            continue  # nearly all lines; a search costs more
         if found := _EXIT.search(row):
             log.exit_status, log.exit_line = int(found[1]), line
         elif found := _STATUS.search(row):

@@ -53,7 +53,7 @@ def outputs(job: Job) -> set[str]:
 
 def transfers(job: Job) -> list[Transfer]:
     path = job.beside(".in")
-    return read_transfers(path, job.run.files) if path and path.is_file() else []
+    return read_transfers(path, job.run.files) if path and os.path.isfile(path) else []
 
 
 def _lof(job: Job, suffix: str) -> list[str]:

@@ -12,6 +12,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from doctor.run.files import Files, clean
@@ -36,7 +37,8 @@ _WHEN = re.compile(rb"\) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d\d/\d\d \d\d:\d\d:\d\
 _CODE = re.compile(r"Code (-?\d{1,6}) Subcode (-?\d{1,9})")
 _USED = re.compile(r"Memory \(MB\)\s*:\s*(\d{1,12})\s+(\d{1,12})")
 _DISK = re.compile(r"Disk \(KB\)\s*:\s*(\d{1,15})\s+(\d{1,15})")
-_CHUNK = 4 << 20
+_FIELDS = ("HoldReasonCode", "HoldReasonSubCode", "EventTime")
+_CHUNK = 1 << 20
 _MAX_EVENT = 16 << 10
 _MAX_EVENTS = 50_000
 
@@ -82,6 +84,23 @@ def execute_hosts(path: Path, files: Files) -> dict[str, str]:
         if found := _SLOT.search(cut.body.decode("utf-8", "replace")):
             hosts[cut.condor_id] = found[1]
     return hosts
+
+
+def parse_events(data: bytes, first_line: int) -> list[JobEvent]:
+    """The events of interest in whole events' text that begins on line ``first_line``, as :func:`read_events` gives them.
+
+    For a log that is followed: HTCondor's own reader is not asked, everything stands in the text.
+    """
+    found, counted, lines = [], 0, first_line - 1
+    data = b"\n" + data
+    for start in _HEAD.finditer(data):
+        begin = start.start() + 1
+        end = data.find(b"\n...", begin, begin + _MAX_EVENT)
+        lines += data.count(b"\n", counted, begin)
+        counted = begin
+        cut = _Cut(int(start[1]), f"{int(start[2])}.{int(start[3])}", data[begin : end if end >= 0 else begin + _MAX_EVENT], lines)
+        found.append(_event(cut, {}))
+    return found
 
 
 def _cuts(path: Path, files: Files, head: re.Pattern[bytes] = _HEAD) -> Iterator[_Cut]:
@@ -137,7 +156,7 @@ def _parse(cuts: list[_Cut]) -> list[dict[str, object]] | None:
         try:
             with htcondor2.JobEventLog(copy.name) as log:
                 for event in log.events(stop_after=0):
-                    ads.append({**dict(event), "_id": f"{event.cluster}.{event.proc}"})
+                    ads.append({"_id": f"{event.cluster}.{event.proc}", **{name: event.get(name) for name in _FIELDS}})
         except Exception:  # noqa: BLE001 - HTCondorException and what its C++ side raises on damage
             return None
     if [ad["_id"] for ad in ads] != [cut.condor_id for cut in cuts]:
@@ -158,7 +177,7 @@ def _event(cut: _Cut, ad: dict[str, object]) -> JobEvent:
     return JobEvent(
         kind=NAMES[cut.number],
         condor_id=cut.condor_id,
-        when=_when(cut.body),
+        when=_when(cut.body, ad.get("EventTime")),
         text=text,
         line=cut.line + offset,
         code=code if isinstance(code, int) else -1,
@@ -188,14 +207,12 @@ def _reason(number: int, rows: list[str]) -> tuple[str, int]:
     return heading.split(" ", 4)[-1] if heading.count(" ") >= 4 else heading, 0
 
 
-def _when(body: bytes) -> float:
-    import datetime
-
-    found = _WHEN.search(body)
-    if not found or b"-" not in found[1]:
-        return 0.0
+def _when(body: bytes, iso: object) -> float:
+    """UNIX time of an event: as HTCondor's reader understood it, else from its heading."""
+    if not isinstance(iso, str):
+        found = _WHEN.search(body)
+        iso = found[1].decode() if found else ""
     try:
-        moment = datetime.datetime.strptime(found[1].decode(), "%Y-%m-%d %H:%M:%S")
-    except ValueError:
+        return datetime.fromisoformat(iso.rstrip("Z")).timestamp()
+    except (ValueError, OverflowError, OSError):
         return 0.0
-    return moment.timestamp()

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, repeat
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from doctor.model import Line, Unreadable
 
 MAX_LINE = 4096  # characters kept of one line
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20  # larger ones cost more in fresh memory than they save
 _COUNT_LIMIT = 256 << 20  # bytes of a skipped middle whose lines are still counted
 _OUTSIDE = "a link or path that leads outside the run directory; not followed"
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|.)")
@@ -60,10 +60,11 @@ def clean(text: str) -> str:
 
 def to_lines(data: bytes, first: int | None = 1) -> Iterator[Line]:
     """Decode bytes into cleaned, numbered lines; invalid UTF-8 is replaced."""
-    rows = data.decode("utf-8", "replace").split("\n")
-    numbers: Iterable[int | None] = repeat(None) if first is None else count(first)
-    for row, number in zip(rows, numbers):  # noqa: B905 - the numbers never end
-        yield Line(row if len(row) <= MAX_LINE and row.isprintable() else clean(row), number)
+    text = data.decode("utf-8", "replace")
+    rows = text.split("\n")
+    if len(data) > 1 << 20 or not text.replace("\n", "").isprintable() or max(map(len, rows)) > MAX_LINE:
+        rows = [row if len(row) <= MAX_LINE and row.isprintable() else clean(row) for row in rows]
+    return map(Line, rows, repeat(None) if first is None else count(first))
 
 
 class Files:
@@ -85,6 +86,8 @@ class Files:
 
     def _admitted(self, folder: str) -> bool:
         known = self._inside.get(folder)
+        if known is None and "\0" in folder:  # from a damaged file; the system's calls would raise
+            known = False
         if known is None:
             real = os.path.realpath(folder)
             known = self._inside[folder] = any(real == root or real.startswith(root.rstrip("/") + "/") for root in self._roots)
@@ -102,6 +105,9 @@ class Files:
         With ``quiet`` an absent file is not worth a note. ``outside`` is for the few files that lie
         elsewhere by nature, such as the abstract workflow.
         """
+        if "\0" in os.fspath(path):
+            self.ledger.note(clean(self.name(path)), "no name that a file can have")
+            return None
         if not outside and not self._admitted(os.path.dirname(path)):
             self.ledger.note(self.name(path), _OUTSIDE)
             return None
@@ -149,7 +155,7 @@ class Files:
         return data[:limit]
 
     def blocks(self, path: Path | str, quiet: bool = False) -> Iterator[bytes]:
-        """The whole file in blocks of some megabytes that end with a line (a line longer than that is cut)."""
+        """The whole file in blocks of about a megabyte that end with a line (a line longer than that is cut)."""
         handle = self.open(path, quiet)
         if handle is None:
             return
@@ -175,9 +181,9 @@ class Files:
         handle = self.open(path, quiet)
         if handle is None:
             return Text(name, ())
+        size = os.fstat(handle).st_size
         try:
             with os.fdopen(handle, "rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
                 if size <= head + tail:
                     data = stream.read(head + tail)
                     return Text(name, tuple(to_lines(data[:-1] if data.endswith(b"\n") else data))) if data else Text(name, ())

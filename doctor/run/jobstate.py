@@ -133,9 +133,10 @@ class History:
     ``source`` yields the raw lines; it is called again when attempts are asked for.
     """
 
-    def __init__(self, path: Path, files: Files) -> None:
+    def __init__(self, path: Path, files: Files, quiet: bool = False) -> None:
         self.path = path
         self._files = files
+        self._quiet = quiet  # an absent log is not worth a note
         self.file = files.name(path)
         self.latest: dict[bytes, JobState] = {}
         self.troubled: set[bytes] = set()
@@ -171,7 +172,7 @@ class History:
         latest, troubled, states = self.latest, self.troubled, LATEST
         number = 0
         line = b""
-        for line in self.raw_lines():
+        for line in self.raw_lines(self._quiet):
             number += 1
             parts = line.split(b" ", 3)
             if len(parts) < 4:
@@ -208,7 +209,7 @@ class History:
                 odd |= latest.keys() & submitted.keys()
             latest.update(submitted)
             ended = dict.fromkeys(_names_before(block, b" POST_SCRIPT_SUCCESS "), JobState.SUCCEEDED)
-            odd |= ended.keys() - latest.keys()
+            odd.update(name for name in ended if name not in latest)
             latest.update(ended)
             odd.update(_word_before(block, found.start()) for found in other.finditer(block))
             internal += _internal_lines(block, lines)
@@ -219,7 +220,7 @@ class History:
         odd.update(name for name, state in latest.items() if state is not JobState.SUCCEEDED)
         if len(odd) > _MAX_ODD:
             return False
-        smooth = len(latest.keys() - odd)
+        smooth = len(latest) - sum(name in latest for name in odd)
         if lines != len(internal) + len(_SMOOTH) * smooth + self._read_odd(odd, latest):
             self.troubled.clear()
             self._attempts.clear()

@@ -16,11 +16,10 @@ from doctor.model import Line
 
 _MULTIPART = "---------------pegasus-multipart"
 _MAX_PART = 4000  # lines of one multi-part document that are parsed
-#: Keys of the innermost level that are kept; records have hundreds of others.
-_KEYS = frozenset(
-    ("raw", "regular_exitcode", "signalled_signal", "suspended_signal", "failure_error", "maxrss", "file_name", "mode")
-    + ("error", "size", "output", "integrity_error", "lfn", "data", "data_truncated")
-)
+#: How the lines begin that are looked at, at the innermost level of a step and of a file, and of the machine.
+_STEP_STARTS = frozenset(("raw", "reg", "sig", "sus", "fai", "max", "fil", "mod", "err"))
+_FILE_STARTS = frozenset(("err", "siz", "out", "int", "lfn", "dat"))
+_MACHINE_STARTS = frozenset(("ram", "una"))
 _STEPS = ("setup", "prejob", "mainjob", "postjob", "cleanup")
 
 
@@ -144,16 +143,17 @@ def _record(lines: Sequence[Line], start: int, output: Output) -> int:
         if text and not text.startswith("  "):
             break
         index += 1
-        indent = _indent(text)
-        if indent == 6 and section in _STEPS:
-            record.steps.setdefault(section, Step())
-        if not indent or (indent == 6 and text[6:].partition(":")[0].rstrip() not in _KEYS and child != "argument_vector"):
+        if text.startswith("      "):
+            if text[6:9] not in (_FILE_STARTS if section == "files" else _STEP_STARTS) and child != "argument_vector":
+                continue
+        elif section == "machine" and text[4:7] not in _MACHINE_STARTS and text.startswith("    "):
             continue
+        indent = _indent(text)
         stripped = text.strip()
+        if not indent or not stripped:
+            continue
         key, sign, value = stripped.partition(":")
         value = value.strip()
-        if not stripped:
-            continue
         if indent == 2:
             section, child = key, ""
             record.complete = section == "files" or record.complete

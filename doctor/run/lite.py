@@ -42,6 +42,7 @@ class LiteLog:
 
     present: bool = False
     stage: str = ""
+    stage_lines: dict[str, int] = field(default_factory=dict)  # stage -> line of its latest banner
     host: str = ""
     exit_code: int | None = None
     tool_exit_code: int | None = None
@@ -72,6 +73,7 @@ def parse_lite(lines: Sequence[Line]) -> LiteLog:
             stage = next((name for phrase, name in _STAGES if phrase in banner), "")
             if stage:
                 log.present, log.stage = True, stage
+                log.stage_lines[stage] = line.number or 0
                 continue
         if not log.present and ("PegasusLite: version" in text or (_STAMP.match(text) and "Job launched in directory" in text)):
             log.present = True

@@ -69,7 +69,7 @@ class Nearby:
         path = self.run.paths.local(recorded)
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        except (OSError, ValueError):
             return None
         with os.fdopen(handle, "rb") as stream:
             try:
@@ -88,7 +88,7 @@ class Nearby:
             path = local_path(text)
             if path is not None:
                 folder = self.run.paths.local(path).parent
-                if folder.is_dir() and len(folder.parts) > 2:
+                if os.path.isdir(folder) and len(folder.parts) > 2:
                     found[folder] = None
         return list(found)
 
@@ -136,7 +136,7 @@ class Nearby:
         """A file of the same name close to a recorded place that no longer has it."""
         here = self.run.paths.local(recorded)
         for folder in (here.parent, here.parent.parent):
-            if not folder.is_dir() or len(folder.parts) < 3:
+            if len(here.name) > 255 or not os.path.isdir(folder) or len(folder.parts) < 3:
                 continue
             for depth in ("*", "*/*"):
                 for index, candidate in enumerate(

@@ -18,10 +18,12 @@ from doctor.run.braindump import Identity, read_identity
 from doctor.run.dag import Dag, Node
 from doctor.run.dagmanlog import DagmanLog, read_dagman_log
 from doctor.run.events import JobEvent, read_events
+from doctor.run.exitcode import PostVerdict, read_verdicts
 from doctor.run.files import Files, Ledger
 from doctor.run.jobstate import Attempt, History
 from doctor.run.paths import PathMap
 from doctor.run.recover import history_from_dagman
+from doctor.run.rescue import RescueDag, read_rescue, rescue_files
 from doctor.run.submitfile import SubmitFile, read_submit_file
 
 _MAX_DEPTH = 32
@@ -69,11 +71,6 @@ class Job:
         path = self.submit_path
         return path.parent / f"{path.name.removesuffix('.sub')}{suffix}" if path else None
 
-    @property
-    def title(self) -> str:
-        """The name as shown: with the sub-workflow's directory in front for jobs below the root."""
-        return self.name
-
     def outputs(self) -> list[JobFiles]:
         """Output files that exist, oldest attempt first; a file not yet renamed comes last."""
         path = self.submit_path
@@ -105,14 +102,14 @@ class Run:
     @cached_property
     def recorded(self) -> History:
         """jobstate.log as monitord wrote it; it may be absent, or end too early where monitord died."""
-        return History(self.directory / self.identity.jsd, self.files)
+        return History(self.directory / self.identity.jsd, self.files, quiet=not os.path.exists(self.dagman_path))
 
     @cached_property
     def history(self) -> History:
         """The job states: jobstate.log, or what dagman.out tells where that is absent or ends too early."""
         log = self.recorded
         ended = any(entry.what == "DAGMAN_FINISHED" for entry in log.internal)
-        if not self.dagman_path.exists() or (log.latest and (ended or self.dagman.exit_status is None)):
+        if not os.path.exists(self.dagman_path) or (log.latest and (ended or self.dagman.exit_status is None)):
             return log
         rebuilt = history_from_dagman(self.dagman_path, self.files)
         return rebuilt if len(rebuilt.latest) > len(log.latest) or rebuilt.moved_beyond(log) else log
@@ -150,6 +147,21 @@ class Run:
         """Hold reasons from the Stampede database, for when the event log lacks them."""
         stem = self.identity.dag.removesuffix(".dag")
         return stampede.hold_reasons(self.directory / f"{stem}.stampede.db", self.files)
+
+    @cached_property
+    def rescues(self) -> list[Path]:
+        """Rescue DAGs of this run, oldest first."""
+        return rescue_files(self.directory, self.identity.dag, self.files)
+
+    @cached_property
+    def last_rescue(self) -> RescueDag | None:
+        """The newest rescue DAG, which is the one that DAGMan would go on from."""
+        return read_rescue(self.rescues[-1], self.files) if self.rescues else None
+
+    def post_verdict(self, name: str) -> PostVerdict | None:
+        """What pegasus-exitcode made of a job's latest attempt; None when it was never asked or its log is gone."""
+        stem = self.identity.dag.removesuffix(".dag")
+        return read_verdicts(self.directory / f"{stem}.exitcode.log", self.files, {name}).get(name)
 
     @cached_property
     def abstract(self) -> Any:
@@ -237,7 +249,7 @@ class Run:
                 return None
             directory = self.paths.local(start)
         real = _latest_plan(directory)
-        if real is None or (dag and not (real / dag).is_file()):
+        if real is None or (dag and not os.path.isfile(real / dag)):
             return None
         seen = {os.path.realpath(run.directory) for run in self.lineage()}
         if os.path.realpath(real) in seen:
@@ -264,7 +276,11 @@ class Run:
 
     @cached_property
     def counts(self) -> JobCounts:
-        """Jobs of this DAG alone, by latest state."""
+        """Jobs of this DAG alone, by latest state; from the rescue DAG when both logs are gone."""
+        if not self.history.latest and self.last_rescue is not None:
+            done, failed = self.last_rescue.done, len(self.last_rescue.failed)
+            total = max(self.dag.count, done + failed)
+            return JobCounts(total=total, succeeded=done, failed=failed, unsubmitted=total - done - failed)
         tally = dict.fromkeys(JobState, 0)
         for state in self.history.latest.values():
             tally[state] += 1
@@ -290,12 +306,12 @@ def _size(path: Path) -> int:
 
 def _latest_plan(directory: Path) -> Path | None:
     """The directory of a sub-workflow: the link's target, else the highest ``<dir>.NNN`` of a copy."""
-    if directory.is_dir():
-        return Path(os.path.realpath(directory)) if directory.is_symlink() else directory
+    if os.path.isdir(directory):
+        return Path(os.path.realpath(directory)) if os.path.islink(directory) else directory
     parent, base = directory.parent, directory.name
     try:
         plans = sorted(name for name in os.listdir(parent) if name.startswith(f"{base}.") and _NUMBERED.search(name))
-    except OSError:
+    except (OSError, ValueError):
         return None
     return parent / plans[-1] if plans else None
 
@@ -306,7 +322,7 @@ def open_run(directory: Path, ledger: Ledger, maps: PathMap | None = None) -> Ru
     Raises :class:`NotARunError` when it is none; names runs that lie below it where there are some.
     """
     maps = maps or PathMap()
-    if not directory.exists():
+    if not os.path.exists(directory):
         raise NotARunError(f"{directory}: no such directory")
     if not directory.is_dir():
         raise NotARunError(f"{directory}: not a directory; give the submit directory of a run (the one with braindump.yml)")

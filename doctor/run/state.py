@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from doctor.model import JobCounts, RunState
 from doctor.run.reader import Run
 
@@ -30,7 +32,9 @@ def run_state(run: Run, counts: JobCounts) -> tuple[RunState, str]:
     if exit_status is None and not log.started and not run.history.latest:
         if log.present:
             return RunState.UNKNOWN, f"{log.file} holds no start of DAGMan"
-        if run.directory.joinpath(run.identity.dag or "?").is_file():
+        if run.last_rescue is not None:
+            return RunState.FAILED, f"the logs are gone; {run.last_rescue.file} names {len(run.last_rescue.failed)} failed jobs"
+        if os.path.isfile(run.directory / (run.identity.dag or "?")):
             return RunState.NEVER_STARTED, "planned, but DAGMan has never written a log"
         return RunState.UNKNOWN, "neither a DAG nor a log of DAGMan"
     if exit_status == 0:
@@ -52,7 +56,7 @@ def _unfinished(run: Run, counts: JobCounts) -> tuple[RunState, str]:
         return RunState.REMOVED, f"the DAGMan job was removed: {own.text}"
     if own is not None and own.kind == "held":
         return RunState.HELD, f"the DAGMan job itself is held: {own.text}"
-    if (run.directory / "monitord.done").exists() and not (run.directory / f"{run.identity.dag}.lock").exists():
+    if os.path.exists(run.directory / "monitord.done") and not os.path.exists(run.directory / f"{run.identity.dag}.lock"):
         return RunState.STALLED, "monitord finished and no DAGMan lock is left, but DAGMan logged no end: it died"
     if counts.held and not counts.running and not counts.queued:
         return RunState.HELD, f"{counts.held} job{'s' if counts.held > 1 else ''} held and nothing else in the queue"
