@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doctor import __version__
+from doctor import __version__, commands_repair
 from doctor.errors import DoctorError, RuleError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def main(debug: bool) -> None:
       pegasus-doctor analyze /home/me/runs/me/pegasus/blast/run0001
       pegasus-doctor analyze --json RUN | jq '.incidents[0].cause'
       pegasus-doctor analyzer -q RUN
+      pegasus-doctor heal --dry-run RUN
       grep Error job.err | pegasus-doctor explain --kind job-stderr -
     """
 
@@ -341,6 +342,10 @@ def rules_test(ctx: click.Context, root: Path | None) -> None:
         click.echo(problem)
     click.echo(f"{len(found)} problem(s)" if found else "all samples behave")
     ctx.exit(1 if found else 0)
+
+
+for _command in commands_repair.COMMANDS:
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

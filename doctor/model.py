@@ -197,7 +197,7 @@ class Incident:
 
 
 @dataclass(frozen=True, slots=True)
-class Warning_:
+class RunWarning:
     """A silent failure: jobs that succeeded with results that nobody should trust."""
 
     cause: str
@@ -239,7 +239,7 @@ class Report:
 
     run: RunSummary
     incidents: tuple[Incident, ...]
-    warnings: tuple[Warning_, ...]
+    warnings: tuple[RunWarning, ...]
     unreadable: tuple[Unreadable, ...]
     history: tuple[Symptom, ...] = ()
     notes: tuple[str, ...] = ()

@@ -17,10 +17,10 @@ def run(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = 
     try:
         done = subprocess.run(  # noqa: S603 - argument lists only
             list(argv), capture_output=True, timeout=timeout, env=dict(env) if env is not None else None,
-            cwd=cwd, stdin=subprocess.DEVNULL, check=False, encoding="utf-8", errors="replace",
+            cwd=cwd, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except OSError as problem:
         raise DoctorError(f"{argv[0]}: cannot be started: {problem.strerror}") from problem
     except subprocess.TimeoutExpired as problem:
         raise DoctorError(f"{argv[0]}: no answer within {timeout:g} s; stopped") from problem
-    return Finished(done.returncode, done.stdout, done.stderr)
+    return Finished(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))

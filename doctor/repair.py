@@ -66,6 +66,7 @@ class RunView:
     bindir: str = ""
     scratch_dirs: tuple[str, ...] = ()
     output_dirs: tuple[str, ...] = ()
+    workflow_file: str = ""  # the abstract workflow that was planned; its folder is where the planner ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class Caps:
 class Edit:
     """One file as it shall be. ``before`` None: it must not exist yet. ``after`` None: it is removed.
 
-    ``mode`` are permission bits to set, None to keep them; ``directory`` makes a directory instead.
+    ``mode`` are permission bits to set, None to keep them; with both contents None only they change.
+    ``directory`` makes a directory instead (or removes an empty one where ``before`` is not None).
     """
 
     path: str

@@ -105,7 +105,7 @@ class Entry:
 
 def _m001_first(db: Database) -> None:
     def table(name: str, columns: dict[str, type], pk: str = "id") -> None:
-        db.table(name).create(columns, pk=pk)  # type: ignore[arg-type]
+        db.table(name).create(columns, pk=pk)
 
     table("runs", {"id": str, "submit_dir": str, "wf_uuid": str, "label": str, "state": str, "session": int, "open": int, "seen": float})
     table(
@@ -134,10 +134,23 @@ def _m001_first(db: Database) -> None:
         ("incidents", ["run"]), ("evidence", ["incident"]), ("plans", ["incident"]), ("plans", ["run"]), ("verdicts", ["plan"]),
         ("journal", ["plan"]), ("outcomes", ["incident"]), ("history", ["run"]), ("rescues", ["run"]),
     ):  # fmt: skip
-        db.table(name).create_index(columns)  # type: ignore[union-attr]
+        db.table(name).create_index(columns)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_m001_first,)
+def _watch_001_daemon(db: Database) -> None:
+    """What the daemon needs to go on exactly: offsets, diagnosed attempts, and what ``status`` shows."""
+
+    def table(name: str, columns: dict[str, type], pk: Any) -> None:
+        db.table(name).create(columns, pk=pk)
+
+    table("marks", {"run": str, "file": str, "body": str}, ("run", "file"))
+    table("seen", {"run": str, "job": str, "seq": int, "incident": str}, ("run", "job"))
+    table("watched", {"run": str, "submit_dir": str, "state": str, "body": str, "updated": float}, "run")
+    table("sources", {"name": str, "ok": int, "text": str, "last_good": float, "updated": float}, "name")
+    table("cursors", {"name": str, "value": int}, "name")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_m001_first, _watch_001_daemon)
 
 
 # -- the store --------------------------------------------------------------------------------------
@@ -194,7 +207,7 @@ class Store:
     def _migrate(self) -> None:
         with self._db.atomic():
             if "migrations" not in self._db.table_names():
-                self._db.table("migrations").create({"name": str, "time": float}, pk="name")  # type: ignore[union-attr]
+                self._db.table("migrations").create({"name": str, "time": float}, pk="name")
             applied = {row["name"] for row in self._db.query("select name from migrations")}
             known = {step.__name__ for step in MIGRATIONS}
             if applied - known:
@@ -220,10 +233,10 @@ class Store:
             raise StoreError(f"the checkpoints cannot be used ({problem}); move the file away", file=str(path)) from problem
 
     def _insert(self, table: str, row: dict[str, Any]) -> int:
-        return int(self._db.table(table).insert(row).last_rowid or 0)  # type: ignore[union-attr]
+        return int(self._db.table(table).insert(row).last_rowid or 0)
 
     def _update(self, table: str, key: str | int, **values: Any) -> None:
-        self._db.table(table).update(key, values)  # type: ignore[union-attr]
+        self._db.table(table).update(key, values)
 
     def _rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         with self._guarded():
@@ -296,8 +309,8 @@ class Store:
 
     def _evidence(self, incident: str, evidence: tuple[Evidence, ...]) -> None:
         table = self._db.table("evidence")
-        table.delete_where("incident = ?", [incident])  # type: ignore[union-attr]
-        table.insert_all(  # type: ignore[union-attr]
+        table.delete_where("incident = ?", [incident])
+        table.insert_all(
             {"incident": incident, "position": place, "file": one.file, "line": one.line, "text": one.text, "kind": one.kind.value}
             for place, one in enumerate(evidence)
         )
@@ -383,8 +396,8 @@ class Store:
         now = self.clock()
         with self.batch():
             table = self._db.table("verdicts")
-            table.delete_where("plan = ?", [plan])  # type: ignore[union-attr]
-            table.insert_all(  # type: ignore[union-attr]
+            table.delete_where("plan = ?", [plan])
+            table.insert_all(
                 {"plan": plan, "guard": one.guard, "decision": one.decision.value, "reason": one.reason, "time": now} for one in answers
             )
 
@@ -480,6 +493,78 @@ class Store:
 
     def history(self, run: str) -> list[dict[str, Any]]:
         return self._rows("select time, incident, event, text from history where run = ? order by id", run)
+
+    # -- the daemon ------------------------------------------------------------------------------------
+
+    def save_marks(self, run: str, marks: dict[str, str]) -> None:
+        """Where reading goes on, by file."""
+        with self.batch():
+            self._db.table("marks").upsert_all(
+                [{"run": run, "file": file, "body": body} for file, body in marks.items()], pk=("run", "file")
+            )
+
+    def marks(self, run: str) -> dict[str, str]:
+        return {row["file"]: row["body"] for row in self._rows("select file, body from marks where run = ?", run)}
+
+    def save_seen(self, run: str, rows: list[tuple[str, int, str]]) -> None:
+        """Diagnosed attempts as (job, attempt, fingerprint); a negative attempt takes the job out."""
+        with self.batch():
+            table = self._db.table("seen")
+            table.upsert_all([{"run": run, "job": job, "seq": seq, "incident": mark} for job, seq, mark in rows], pk=("run", "job"))
+            table.delete_where("run = ? and seq < 0", [run])
+
+    def seen(self, run: str) -> dict[str, tuple[int, str]]:
+        return {row["job"]: (row["seq"], row["incident"]) for row in self._rows("select job, seq, incident from seen where run = ?", run)}
+
+    def forget_run(self, run: str) -> None:
+        """Let go of what following a run needs; its incidents and history stay."""
+        with self.batch():
+            for name in ("marks", "seen", "watched"):
+                self._db.table(name).delete_where("run = ?", [run])
+
+    def save_watched(self, rows: list[dict[str, Any]]) -> None:
+        with self.batch():
+            now = self.clock()
+            self._db.table("watched").upsert_all(({**row, "updated": now} for row in rows), pk="run")
+
+    def watched(self) -> list[dict[str, Any]]:
+        return self._rows("select * from watched order by submit_dir")
+
+    def save_sources(self, rows: list[dict[str, Any]]) -> None:
+        with self.batch():
+            now = self.clock()
+            self._db.table("sources").upsert_all(({**row, "updated": now} for row in rows), pk="name")
+
+    def sources(self) -> list[dict[str, Any]]:
+        return self._rows("select * from sources order by name")
+
+    def forget_source(self, name: str) -> None:
+        with self.batch():
+            self._db.table("sources").delete_where("name = ?", [name])
+
+    def cursor(self, name: str) -> int | None:
+        return next((int(row["value"]) for row in self._rows("select value from cursors where name = ?", name)), None)
+
+    def save_cursor(self, name: str, value: int) -> None:
+        with self.batch():
+            self._db.table("cursors").upsert({"name": name, "value": value}, pk="name")
+
+    def history_after(self, after: int, limit: int = 200) -> list[dict[str, Any]]:
+        """What happened since, over all runs, with the run's place: for notifications."""
+        return self._rows(
+            "select history.*, runs.submit_dir, runs.label, incidents.cause, incidents.summary from history"
+            " left join runs on runs.id = history.run left join incidents on incidents.id = history.incident"
+            " where history.id > ? order by history.id limit ?",
+            after,
+            limit,
+        )
+
+    def last_history(self) -> int:
+        return int(self._rows("select max(id) as n from history")[0]["n"] or 0)
+
+    def sound(self) -> str:
+        """What SQLite says of the database: ``ok``, or what is damaged."""
+        return str(self._rows("pragma quick_check(1)")[0]["quick_check"])
 
 
 class PlanJournal:

@@ -1,7 +1,7 @@
 """Matching the rule library against bounded text, in time linear in the text.
 
-All text patterns of the library (and the veto patterns of ``benign/``) are one ``re2.Set``; each
-line is looked at once, whatever the number of rules. Captures, ``none`` and ``all`` patterns cost
+All text patterns of the library (and the veto patterns of ``benign/``) stand behind one
+``re2.Filter``; each line is looked at once, whatever the number of rules. Captures, ``none`` and ``all`` patterns cost
 something only on lines that already matched.
 """
 
@@ -39,15 +39,23 @@ class Matcher:
         self._coded = tuple(r for r in library.rules if (r.code or r.exit or r.signal) and not r.any)
 
     @cached_property
-    def _set(self) -> tuple[Any, list[tuple[CompiledRule, str]], int]:
-        patterns: list[tuple[CompiledRule, str]] = [(rule, pattern) for rule in self.library.rules for pattern in rule.any]
-        bundle = re2.Set.SearchSet(_options())
-        for _, pattern in patterns:
-            bundle.Add(pattern)
+    def _patterns(self) -> list[tuple[CompiledRule, str]]:
+        return [(rule, pattern) for rule in self.library.rules for pattern in rule.any]
+
+    @cached_property
+    def _filter(self) -> Any:
+        """All patterns behind one search for their literal parts; those of the harmless lines come last.
+
+        A single automaton of thousands of patterns grows state by state on varied lines (milliseconds
+        a line); ``re2.Filter`` runs only the few patterns whose literals are there.
+        """
+        bundle, options = re2.Filter(), _options()
+        for _, pattern in self._patterns:
+            bundle.Add(pattern, options)
         for pattern in self.library.benign:
-            bundle.Add(pattern)
+            bundle.Add(pattern, options)
         bundle.Compile()
-        return bundle, patterns, len(patterns)
+        return bundle
 
     def _regex(self, pattern: str) -> Any:
         compiled = self._compiled.get(pattern)
@@ -56,13 +64,19 @@ class Matcher:
         return compiled
 
     def _hits(self, text: str) -> tuple[int, ...]:
-        """Indexes of the patterns that match, empty when a veto pattern does."""
+        """Indexes of the patterns that match a line; of a harmless line only those about silent failures.
+
+        A veto says that the line is no error; that a program fell back to made-up data is no error
+        either, and just what the rules about silent failures look for.
+        """
         known = self._memo.get(text)
         if known is not None:
             return known
-        bundle, _, vetoes_from = self._set
-        found = bundle.Match(text) or ()
-        hits = () if any(index >= vetoes_from for index in found) else tuple(sorted(found))
+        found = sorted(self._filter.Match(text) or ()) if text else []
+        count = len(self._patterns)
+        if found and found[-1] >= count:
+            found = [index for index in found if index < count and self._patterns[index][0].cause.startswith("silent/")]
+        hits = tuple(found)
         if len(self._memo) >= _MEMO:
             self._memo.clear()
         self._memo[text] = hits
@@ -70,13 +84,12 @@ class Matcher:
 
     def is_benign(self, text: str) -> bool:
         """Whether a veto pattern of the benign library matches this line."""
-        bundle, _, vetoes_from = self._set
-        return any(index >= vetoes_from for index in bundle.Match(text[:MAX_LINE]) or ())
+        return any(index >= len(self._patterns) for index in self._filter.Match(text[:MAX_LINE]) or ())
 
     def match(self, channel: Channel) -> list[Finding]:
         """All findings in one channel, in the order of its lines; codes without text come last."""
         findings: list[Finding] = []
-        patterns = self._set[1]
+        patterns = self._patterns
         for line in channel.lines:
             text = line.text[:MAX_LINE]
             fired: set[str] = set()

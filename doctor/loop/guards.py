@@ -52,6 +52,8 @@ def repair_key(plan: Plan, cause: str) -> str:
     what: list[object] = [plan.action, plan.job]
     if cause in MEASURED:
         what += [plain(plan.edits), plain([edit.attributes for edit in plan.queue])]
+    elif plan.action == "retry":  # after a longer pause it is another repair; the attempts bound it
+        what.append(plan.params.get("attempt", 0))
     elif plan.action == "update-replica" or plan.action == "add-input-file":
         what.append(plain(plan.params))
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
@@ -120,7 +122,9 @@ def cool_down(plan: Plan, incident: Incident, history: History, policy: Policy) 
 def same_again(plan: Plan, incident: Incident, history: History, policy: Policy) -> GuardAnswer:
     """A repair after which the same failure came back is never tried twice."""
     if repair_key(plan, incident.diagnosis.cause) in history.tried:
-        return GuardAnswer("same-again", Decision.DENY, f"{plan.action} was tried for {plan.job or 'this run'} and the same failure came back")
+        return GuardAnswer(
+            "same-again", Decision.DENY, f"{plan.action} was tried for {plan.job or 'this run'} and the same failure came back"
+        )
     return GuardAnswer("same-again", Decision.ALLOW)
 
 
@@ -200,7 +204,9 @@ GUARDS: tuple[Guard, ...] = (
 )  # fmt: skip
 
 
-def ask_all(plan: Plan, incident: Incident, history: History, policy: Policy, guards: tuple[Guard, ...] = GUARDS) -> tuple[GuardAnswer, ...]:
+def ask_all(
+    plan: Plan, incident: Incident, history: History, policy: Policy, guards: tuple[Guard, ...] = GUARDS
+) -> tuple[GuardAnswer, ...]:
     """Every guard's answer, in order."""
     return tuple(guard(plan, incident, history, policy) for guard in guards)
 

@@ -164,7 +164,8 @@ def load_policy(file: Path | None = None) -> Policy:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        values: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
+        return values
     except OSError as problem:
         raise DoctorError(problem.strerror or "cannot be read", file=str(file)) from problem
     except UnicodeDecodeError as problem:
@@ -203,7 +204,9 @@ def _checked(values: dict[str, Any], file: Path) -> Policy:
     ]
     for entry in policy.paths.roots:
         if entry not in _PLACES and not entry.startswith(("/", "~/")):
-            rows.append(f"{file}:{_line_of(text, ('paths', 'roots'))}: paths.roots: {entry!r} is neither absolute nor one of {', '.join(_PLACES)}")
+            rows.append(
+                f"{file}:{_line_of(text, ('paths', 'roots'))}: paths.roots: {entry!r} is neither absolute nor one of {', '.join(_PLACES)}"
+            )
     if rows:
         raise PolicyError(rows)
     return policy

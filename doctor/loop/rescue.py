@@ -15,8 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from doctor.errors import DoctorError
-from doctor.loop.seams import Host, Seams
-from doctor.model import JobState
+from doctor.loop.seams import Event, Host, Seams
 from doctor.repair import Queue
 from doctor.run.reader import Run
 
@@ -60,20 +59,18 @@ def dagman_active(run: Run, queue: Queue | None) -> bool | None:
     parts = [f"Iwd == {_quoted(place)}" for place in dict.fromkeys((submit, str(run.directory)))]
     if run.identity.wf_uuid:
         parts.append(f"pegasus_wf_uuid =?= {_quoted(run.identity.wf_uuid)}")
-    constraint = f"JobUniverse == 7 && (JobStatus =!= 3 && JobStatus =!= 4) && ({' || '.join(parts)})"
+    constraint = f"JobUniverse == 7 && JobStatus =!= 4 && ({' || '.join(parts)})"
     try:
         rows = queue.present(constraint)
     except Exception:  # noqa: BLE001 - whatever the bindings raise, the answer is unknown
         return None
-    own = [row for row in rows if _is_dagman(row, run)]
+    own = [row for row in rows if _is_dagman(row)]
     return bool(own)
 
 
-def _is_dagman(row: dict[str, object], run: Run) -> bool:
-    """A scheduler-universe job of the run that is DAGMan and no planner or local job."""
-    kind = str(row.get("pegasus_wf_xformation", ""))
-    command = os.path.basename(str(row.get("Cmd", "")))
-    return kind in ("", "pegasus::dagman") and (not command or "dagman" in command)
+def _is_dagman(row: dict[str, object]) -> bool:
+    """A scheduler-universe job of the run that is its DAGMan: no node of the DAG, which has a node name."""
+    return "DAGNodeName" not in row and str(row.get("pegasus_wf_xformation", "")) in ("", "pegasus::dagman")
 
 
 def _quoted(text: str) -> str:
@@ -105,7 +102,9 @@ def monitord(run: Run, host: Host) -> Watch:
 def rescue_file(run: Run) -> tuple[Path | None, str]:
     """The rescue file that DAGMan will take, and what is wrong with it ('' when it is sane)."""
     dag = run.identity.dag
-    numbers = [(int(found[1]), name) for name in run.files.listing(run.directory) if name.startswith(f"{dag}.") and (found := _RESCUE.search(name))]
+    numbers = [
+        (int(found[1]), name) for name in run.files.listing(run.directory) if name.startswith(f"{dag}.") and (found := _RESCUE.search(name))
+    ]
     if not numbers:
         if (run.directory / f"{dag}.lock").exists():
             return None, ""  # DAGMan recovers from its own log
@@ -259,8 +258,6 @@ def _remove_pid_file(run: Run, seams: Seams, key: str, watch: Watch) -> None:
 
 
 def _submit(run: Run, seams: Seams, key: str, argv: tuple[str, ...]) -> Answer:
-    from doctor.loop.seams import Event
-
     store = seams.store
     rescue = store.begin_rescue(key, log_size(run))
     seams.tell(Event("rescue", "", f"running {' '.join(argv)}"))
@@ -321,15 +318,3 @@ def back_off(seams: Seams, key: str, since: float) -> float:
     made = len([row for row in seams.store.rescues(key, since=since) if row["state"] in ("started", "failed")])
     limits = seams.policy.rescue
     return min(limits.back_off_s * 2 ** (made - 1), limits.back_off_max_s) if made else 0.0
-
-
-def ended(run: Run, active: bool | None) -> bool:
-    """Whether DAGMan is over: it logged its end, or it is proven gone."""
-    if active is not None:
-        return not active
-    return run.dagman.exit_status is not None
-
-
-def failed_jobs(run: Run) -> int:
-    """Failed and held jobs of the run and its sub-workflows."""
-    return sum(state in (JobState.FAILED, JobState.HELD) for part in run.tree() for state in part.history.latest.values())

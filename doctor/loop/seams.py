@@ -68,6 +68,7 @@ class Seams:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     tell: Callable[[Event], None]
+    slots: Callable[[], dict[str, int]] = dict  # the most that a slot of the pool offers, for lower-request
     maps: PathMap = field(default_factory=PathMap)
     yes: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from doctor.model import Incident, Report
 from doctor.repair import Finished
 
 _SUBMIT_DIR = re.compile(r"^\s*Submit Directory\s*:\s*(/\S.*?)\s*$|submit dir: (/\S+)\s*$", re.MULTILINE)
-_SUBMIT_FILE = re.compile(r"^\s*submit file:\s*(/\S.*?)/(?:[^/\s]+/)*[^/\s]+\.sub\s*$", re.MULTILINE)
+_SUBMIT_FILE = re.compile(r"^\s*submit file:\s*(/\S.*?\.sub)\s*$", re.MULTILINE)
 _JOB = re.compile(r"^=+([^=\s]+)=+$")
 _TIMEOUT = 3600.0
 
@@ -28,9 +29,9 @@ def submit_directory(text: str) -> str | None:
     if found := _SUBMIT_DIR.search(text):
         return found[1] or found[2]
     for found in _SUBMIT_FILE.finditer(text):  # --files mode prints "None" above, but full paths of submit files
-        directory = Path(found[1])
+        directory = Path(found[1]).parent
         while directory != directory.parent:
-            if (directory / "braindump.yml").is_file():
+            if os.path.isfile(directory / "braindump.yml"):
                 return str(directory)
             directory = directory.parent
     return None
@@ -42,8 +43,8 @@ def enrich(text: str, report: Report) -> Iterator[str]:
     for incident in report.incidents:
         for job in (*incident.jobs, incident.diagnosis.culprit.job):
             by_job.setdefault(job, incident)
-    for line in text.splitlines(keepends=True):
-        yield line if line.endswith("\n") else line + "\n"
+    for line in io.StringIO(text):  # not splitlines(), which also breaks at form feeds and the like
+        yield line
         heading = _JOB.match(line.strip())
         if heading and heading[1] in by_job:
             incident = by_job[heading[1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from doctor.model import Evidence, Incident, Report, Symptom, Warning_
+from doctor.model import Evidence, Incident, Report, Symptom, RunWarning
 
 SCHEMA = 1
 _FIRST_JOBS = 20
@@ -84,7 +84,7 @@ def _symptom(entry: Symptom) -> dict[str, Any]:
     return {"job": entry.job, "text": entry.text, "file": entry.file, "line": entry.line}
 
 
-def _warning(warning: Warning_) -> dict[str, Any]:
+def _warning(warning: RunWarning) -> dict[str, Any]:
     category, cause = warning.cause.split("/", 1)
     return {
         "category": category,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from doctor.model import Evidence, Incident, Report, RunState, Warning_
+from doctor.model import Evidence, Incident, Report, RunState, RunWarning
 
 _LABEL = 10  # columns of the label in front of each row
 _STATE_STYLE = {
@@ -140,7 +140,7 @@ def _can_do(incident: Incident) -> str:
     return f"proposes {best.action}" + (f" ({params})" if params else "") + f": {best.summary} Risk: {best.risk}."
 
 
-def _warning(warning: Warning_) -> Iterator[Text]:
+def _warning(warning: RunWarning) -> Iterator[Text]:
     title = Text("!  ", style="bold yellow")
     title.append(warning.cause, style="bold yellow")
     title.append("  the jobs succeeded; this is a warning", style="dim")

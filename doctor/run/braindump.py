@@ -71,10 +71,19 @@ def _parse(data: bytes) -> tuple[dict[str, str], bool]:
     except Exception:  # noqa: BLE001 - a damaged file raises whatever YAML or the dataclass makes of it
         return _by_line(text), False
     values = {key: str(getattr(whole, key)) for key in _KEYS if getattr(whole, key, None) is not None}
-    for key in ("dag", "condor_log", "properties", "jsd"):  # basenames by definition; never a way out of the directory
-        if key in values:
-            values[key] = Path(values[key]).name
+    values = _file_names(values)
     return values, all(values.get(key) for key in ("submit_dir", "wf_uuid", "dag"))
+
+
+def _file_names(values: dict[str, str]) -> dict[str, str]:
+    """The same values with plain file names where those are due: never a way out of the directory."""
+    kept = dict(values)
+    for key in ("dag", "condor_log", "properties", "jsd"):
+        if key in kept:
+            name = Path(kept.pop(key)).name
+            if name.isprintable() and len(name.encode()) <= 200:
+                kept[key] = name
+    return kept
 
 
 def _by_line(text: str) -> dict[str, str]:
@@ -84,5 +93,5 @@ def _by_line(text: str) -> dict[str, str]:
         key, sign, value = line.partition(":")
         value = value.strip().strip("\"'")
         if sign and key in _KEYS and value.isprintable():
-            values[key] = Path(value).name if key in ("dag", "condor_log", "properties", "jsd") else value
-    return values
+            values[key] = value
+    return _file_names(values)

@@ -54,7 +54,7 @@ def _verdict(raw: bytes, number: int) -> PostVerdict | None:
     try:
         entry = json.loads(raw)
         code, app = int(entry["exitcode"]), int(entry.get("app_exitcode", 0))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     text = f"{entry.get('std_err', '')}\n{entry.get('std_out', '')}"
     lines = tuple(Line(clean(line).strip(), number) for line in text.splitlines()[:50] if line.strip())

@@ -10,8 +10,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, repeat
 from pathlib import Path
 
@@ -23,6 +24,7 @@ _COUNT_LIMIT = 256 << 20  # bytes of a skipped middle whose lines are still coun
 _OUTSIDE = "a link or path that leads outside the run directory; not followed"
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|.)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_line: Callable[[tuple[str, int | None]], Line] = partial(tuple.__new__, Line)  # by the million: without Line's own __new__
 
 
 @dataclass(slots=True)
@@ -64,7 +66,18 @@ def to_lines(data: bytes, first: int | None = 1) -> Iterator[Line]:
     rows = text.split("\n")
     if len(data) > 1 << 20 or not text.replace("\n", "").isprintable() or max(map(len, rows)) > MAX_LINE:
         rows = [row if len(row) <= MAX_LINE and row.isprintable() else clean(row) for row in rows]
-    return map(Line, rows, repeat(None) if first is None else count(first))
+    return map(_line, zip(rows, repeat(None) if first is None else count(first)))  # noqa: B905 - the numbers never end
+
+
+def _all_of(handle: int, limit: int) -> bytes:
+    """What is left of a small file, which is closed."""
+    try:
+        data = os.read(handle, limit)
+        while len(data) < limit and (more := os.read(handle, limit - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(handle)
 
 
 class Files:
@@ -83,6 +96,13 @@ class Files:
         """Allow reading below one more directory, as for a sub-workflow that was planned elsewhere."""
         self._roots.append(os.path.realpath(directory))
         self._inside.clear()
+
+    def may_read(self, directory: Path | str, file: Path | str | None = None) -> bool:
+        """Whether a folder really lies below the roots; if not, a note about it (or the ``file`` in it)."""
+        inside = self._admitted(os.fspath(directory))
+        if not inside:
+            self.ledger.note(self.name(file or directory), _OUTSIDE)
+        return inside
 
     def _admitted(self, folder: str) -> bool:
         known = self._inside.get(folder)
@@ -108,8 +128,7 @@ class Files:
         if "\0" in os.fspath(path):
             self.ledger.note(clean(self.name(path)), "no name that a file can have")
             return None
-        if not outside and not self._admitted(os.path.dirname(path)):
-            self.ledger.note(self.name(path), _OUTSIDE)
+        if not outside and not self.may_read(os.path.dirname(path), path):
             return None
         try:
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -123,8 +142,7 @@ class Files:
 
     def _open_link(self, path: Path | str) -> int | None:
         real = os.path.realpath(path)
-        if not self._admitted(os.path.dirname(real)):
-            self.ledger.note(self.name(path), _OUTSIDE)
+        if not self.may_read(os.path.dirname(real), path):
             return None
         try:
             return self._regular(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), path)
@@ -181,12 +199,11 @@ class Files:
         handle = self.open(path, quiet)
         if handle is None:
             return Text(name, ())
-        size = os.fstat(handle).st_size
         try:
+            if (size := os.fstat(handle).st_size) <= head + tail:
+                data = _all_of(handle, head + tail)
+                return Text(name, tuple(to_lines(data[:-1] if data.endswith(b"\n") else data))) if data else Text(name, ())
             with os.fdopen(handle, "rb") as stream:
-                if size <= head + tail:
-                    data = stream.read(head + tail)
-                    return Text(name, tuple(to_lines(data[:-1] if data.endswith(b"\n") else data))) if data else Text(name, ())
                 start = stream.read(head)
                 start = start[: start.rfind(b"\n") + 1] or start
                 skipped, first = self._skip(stream, len(start), size - tail)
@@ -220,8 +237,7 @@ class Files:
 
     def listing(self, directory: Path | str) -> list[str]:
         """Names in a directory, sorted; empty with a note when it cannot be listed."""
-        if not self._admitted(os.fspath(directory)):
-            self.ledger.note(self.name(directory), _OUTSIDE)
+        if not self.may_read(directory):
             return []
         try:
             return sorted(os.listdir(directory))

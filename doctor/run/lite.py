@@ -55,6 +55,11 @@ class LiteLog:
     task: list[Line] = field(default_factory=list)  # what the task or the container runtime printed past kickstart
     before: list[Line] = field(default_factory=list)  # lines before PegasusLite spoke at all
 
+    def stage_at(self, number: int | None) -> str:
+        """The stage in whose part of the log this line stands; empty before the first banner."""
+        before = [(line, stage) for stage, line in self.stage_lines.items() if number is not None and line <= number]
+        return max(before)[1] if before else ""
+
     @property
     def step_failed(self) -> bool:
         """A step of PegasusLite itself failed, not the task (its exit code is 71 then)."""

@@ -168,7 +168,8 @@ class Run:
         """The abstract workflow as planned, or None where it is not (readably) there."""
         candidates = [self.directory / os.path.basename(self.identity.dax or "workflow.yml"), self.directory / "workflow.yml"]
         candidates += [self.paths.local(self.identity.dax)] if self.identity.dax.startswith("/") else []
-        return next((doc for path in candidates if (doc := catalogs.load_yaml(path, self.files, outside=True))), None)
+        documents = (catalogs.load_yaml(path, self.files, outside=True) for path in candidates)
+        return next((document for document in documents if isinstance(document, dict)), None)
 
     def _catalog(self, name: str) -> Any:
         return catalogs.load_yaml(self.directory / "catalogs" / name, self.files)
@@ -255,8 +256,10 @@ class Run:
         if os.path.realpath(real) in seen:
             self.files.ledger.note(self.files.name(real), "sub-workflow directory that leads back to its parent; not followed")
             return None
-        if (real / "braindump.yml").is_file():
+        if os.path.isfile(real / "braindump.yml"):
             self.files.admit(real)
+        if not self.files.may_read(real):
+            return None
         return Run(real, self.files, self.paths, parent=self, node=node.name)
 
     def lineage(self) -> Iterator[Run]:

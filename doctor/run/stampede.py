@@ -34,3 +34,17 @@ def hold_reasons(path: Path, files: Files) -> dict[str, str]:
         files.ledger.note(files.name(path), f"not a readable database ({problem})")
         return {}
     return {str(job): str(reason).strip() for job, reason in rows if str(reason).strip()}
+
+
+def known_workflows(path: Path, limit: int = 5_000) -> list[tuple[str, str]]:
+    """(submit directory, workflow's uuid) of Pegasus' own list of root workflows, newest first; empty without one."""
+    if not path.is_file():
+        return []
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1)) as db:
+            rows = db.execute(
+                "SELECT submit_dir, wf_uuid FROM master_workflow ORDER BY timestamp DESC, wf_id DESC LIMIT ?", (limit,)
+            ).fetchall()
+    except sqlite3.Error:
+        return []
+    return [(str(place), str(uuid)) for place, uuid in rows if place]

@@ -1,0 +1,141 @@
+"""What the live detections look at: frozen pictures of the queue, the pool, the disks and the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+IDLE, RUNNING, REMOVED, COMPLETED, HELD, TRANSFERRING, SUSPENDED = 1, 2, 3, 4, 5, 6, 7
+
+
+@dataclass(frozen=True, slots=True)
+class QueueJob:
+    """One job in HTCondor's queue. ``run`` is the submit directory it belongs to, '' where unknown."""
+
+    id: str
+    status: int
+    node: str = ""  # DAG node
+    run: str = ""
+    workflow: str = ""  # directory of the DAG it belongs to: the run's, or a sub-workflow's
+    dagman: str = ""  # cluster of the DAGMan job above it
+    is_dagman: bool = False
+    owner: str = ""
+    since: float = 0.0  # in this status
+    queued: float = 0.0
+    started: float = 0.0  # of the current execution
+    starts: int = 0
+    holds: int = 0
+    hold_reason: str = ""
+    hold_code: int = -1
+    hold_subcode: int = -1
+    requests: dict[str, float] = field(default_factory=dict)  # cpus, memory_mb, disk_kb, gpus
+    requirements: str = ""
+    host: str = ""
+    job_class: int = 1
+    transformation: str = ""
+    universe: int = 5
+    ad: Any = None  # the ClassAd itself, for the evaluation of its requirements
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One slot (or partitionable slot) with its total resources: what it could offer when it is empty."""
+
+    name: str
+    machine: str
+    offers: dict[str, float]  # cpus, memory_mb, disk_kb, gpus
+    ad: Any = None
+
+
+#: (requirement, job's ad, slot's ad) -> True, False, or None when it cannot be told
+Evaluate = Callable[[str, Any, Any], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A running stage-in job with the local files that it is to copy and that are not there."""
+
+    job: str
+    running_s: float
+    missing: tuple[str, ...]  # URLs
+    file: str = ""  # its .in file, relative to the run
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A sub-workflow node that is under way, and what was last heard of its inside."""
+
+    node: str
+    state: str  # the node's latest jobstate word
+    since: float
+    planned: bool  # there is a DAG inside
+    moved: float = 0.0  # when anything inside last moved
+    inside_active: bool = False  # its DAGMan job is in the queue
+
+
+@dataclass(frozen=True, slots=True)
+class RunPicture:
+    """One run as far as the live detections need it."""
+
+    key: str
+    submit_dir: str
+    label: str
+    root_uuid: str
+    started: bool
+    ended: bool
+    moved: float  # when a log line last said that something moved
+    done: int = 0
+    total: int = 0
+    queued: int = 0
+    running: int = 0
+    held: int = 0
+    failed: int = 0
+    begun: float = 0.0
+    in_queue: bool | None = None  # its DAGMan job is in the queue; None: the queue is not known
+    dagman_held: str = ""  # reason why the DAGMan job itself is held
+    halted: bool = False
+    transfers: tuple[Transfer, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    evictions: dict[str, int] = field(default_factory=dict)  # DAG node -> evictions, disconnects and shadow exceptions
+    outputs: frozenset[str] = frozenset()  # where its stage-out jobs write (URLs)
+    fingerprints: dict[str, tuple[float, ...]] = field(default_factory=dict)  # incident -> when its jobs failed, newest last
+    host_failures: dict[str, int] = field(default_factory=dict)
+    host_successes: dict[str, int] = field(default_factory=dict)
+    cleanup: bool = True  # the workflow has clean-up jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One file system of a run, measured. ``roles`` such as scratch, output, submit, spool."""
+
+    path: str
+    roles: tuple[str, ...]
+    free: float  # bytes, or what is left of the quota
+    inodes: float
+    slope: float = 0.0  # bytes per second, robust
+    falling: float = 0.0  # share of pairs of samples that fall
+    span: float = 0.0  # seconds that the samples cover
+    inode_slope: float = 0.0
+    inode_falling: float = 0.0
+    growing: tuple[tuple[str, float], ...] = ()  # folders by growth in bytes per second, fastest first
+    quota: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Something that is wrong while the run still runs. ``message`` identifies "the same again"."""
+
+    detector: str
+    cause: str
+    run: str  # key
+    jobs: tuple[str, ...]
+    summary: str
+    explanation: str
+    evidence: tuple[tuple[str, int | None, str], ...]  # (file, line, text)
+    message: str
+    confidence: float = 0.85
+    host: str = ""
+    subject: str = ""
+    params: dict[str, Any] = field(default_factory=dict)  # for the remedies of the cause
+    halt: bool = False  # stop submitting before the rest burns
