@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from doctor.diagnose.evidence import gather
-from doctor.diagnose.verdict import Verdict
-from doctor.model import Diagnosis, Evidence, Incident, JobState, Kind, Symptom
+from doctor.diagnose.matcher import Matcher
+from doctor.diagnose.verdict import Verdict, culprit_of
+from doctor.model import Culprit, Diagnosis, Evidence, Incident, JobState, Kind, Remedy, Symptom
 from doctor.run.dataflow import is_cleanup, origin, outputs, transfers
-from doctor.run.reader import Job
+from doctor.run.reader import Job, Run
 
 #: A file system that is full leaves files cut short, which then look damaged to whoever reads them.
 _FULL = {"disk/scratch-full", "disk/cleanup-disabled", "disk/image-copies", "disk/execute-disk-full", "disk/submit-disk-full"}
@@ -148,3 +149,38 @@ def _explained(incident: Incident, other: Incident) -> bool:
 def importance(incident: Incident) -> tuple[int, float, str]:
     """Sort key: what is well founded first, and of that what happened first."""
     return (0 if incident.diagnosis.confidence >= 0.5 else 1, incident.diagnosis.when, incident.id)
+
+
+def run_incident(
+    run: Run,
+    matcher: Matcher,
+    cause: str,
+    by: str,
+    confidence: float,
+    evidence: tuple[Evidence, ...],
+    why: str,
+    when: float,
+    job: Job | None = None,
+    jobs: tuple[str, ...] = (),
+) -> Incident:
+    """An incident that no verdict on an attempt leads to; ``job`` is None when it is the run's as a whole."""
+    info = matcher.library.causes[cause]
+    culprit = culprit_of(job, len(job.attempts), "") if job else Culprit("", workflow=run.name or run.identity.dax_label)
+    params = {"job": job.name} if job else {}
+    remedies = tuple(
+        Remedy(name, dict(params), matcher.library.actions[name].risk, matcher.library.actions[name].summary) for name in info.remedies
+    )
+    diagnosis = Diagnosis(
+        cause,
+        confidence,
+        by,
+        culprit,
+        info.definition.rstrip("."),
+        why,
+        evidence,
+        remedies=remedies,
+        advice=info.advice,
+        message=evidence[0].text if evidence else "",
+        when=when,
+    )
+    return Incident(fingerprint(diagnosis), diagnosis, jobs)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doctor import __version__
+from doctor.diagnose.literals import Index, index
 from doctor.errors import RuleError
 from doctor.model import Kind, Strength
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from doctor.diagnose.rules import Benign, Rule
 
 BENIGN = "benign"  # the folder of harmless lines; everything else below patterns/ is an area of rules
-_FORMAT = 3  # raise when CompiledRule changes, so that old caches are not read
+_FORMAT = 5  # raise when CompiledRule changes, so that old caches are not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,16 @@ class Library:
     benign: tuple[str, ...]
     causes: dict[str, CauseInfo]
     actions: dict[str, ActionInfo]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """All text patterns: those of the rules in their order, then the harmless ones."""
+        return (*(pattern for rule in self.rules for pattern in rule.any), *self.benign)
+
+    @cached_property
+    def literals(self) -> tuple[Index, list[int]]:
+        """The table of literals of :attr:`patterns` (kept in the cache, because making it takes time)."""
+        return index(self.patterns)
 
     @cached_property
     def _deciders(self) -> dict[str, CompiledRule]:
@@ -141,7 +152,7 @@ def _write_cache(target: Path, library: Library) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     for old in target.parent.glob("rules-*.json"):
         old.unlink(missing_ok=True)
-    plain = asdict(library)
+    plain = {**asdict(library), "literals": library.literals}
     for rule in plain["rules"]:
         rule["kinds"] = sorted(kind.value for kind in rule["kinds"])
     with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, encoding="utf-8") as handle:
@@ -165,7 +176,10 @@ def _from_json(plain: dict[str, Any]) -> Library:
     )
     causes = {name: CauseInfo(info["definition"], info["advice"], tuple(info["remedies"])) for name, info in plain["causes"].items()}
     actions = {name: ActionInfo(**info) for name, info in plain["actions"].items()}
-    return Library(rules, tuple(plain["benign"]), causes, actions)
+    library = Library(rules, tuple(plain["benign"]), causes, actions)
+    table, always = plain["literals"]
+    library.__dict__["literals"] = (table, always)
+    return library
 
 
 @dataclass(frozen=True, slots=True)

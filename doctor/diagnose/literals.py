@@ -9,13 +9,55 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
+
+import re2
 
 GRAM = 3
 _MAX_CHOICES = 64  # literals of one pattern; beyond, a shorter common piece would serve better
 #: Three letters -> (literal, numbers of the patterns that may match where it occurs).
 Index = dict[str, list[tuple[str, list[int]]]]
+
+
+def options() -> Any:
+    """How all patterns are compiled."""
+    made = re2.Options()
+    made.log_errors = False
+    made.max_mem = 256 << 20
+    return made
+
+
+class Sieve:
+    """Many patterns asked together: which of them match a line?
+
+    One automaton of thousands of patterns grows state by state on varied lines, and compiling them all
+    takes longer than the rest of a small run's diagnosis; here a pattern is compiled when a line first
+    holds one of its literals.
+    """
+
+    def __init__(self, patterns: Sequence[str], table: Index, always: Sequence[int], regex: Callable[[str], Any]) -> None:
+        self._patterns, self._table, self._always, self._regex = patterns, table, always, regex
+
+    @cached_property
+    def _rest(self) -> Any:
+        """The few patterns without a literal."""
+        bundle = re2.Set.SearchSet(options())
+        for number in self._always:
+            bundle.Add(self._patterns[number])
+        bundle.Compile()
+        return bundle
+
+    def Match(self, text: str) -> list[int]:
+        """Numbers of the patterns that match, in their order."""
+        folded, table = text.casefold(), self._table
+        near = {folded[at : at + GRAM] for at in range(len(folded) - GRAM + 1)} & table.keys()
+        found = {number for gram in near for literal, numbers in table[gram] if literal in folded for number in numbers}
+        hits = [number for number in found if self._regex(self._patterns[number]).search(text)]
+        if self._always and text:
+            hits += [self._always[number] for number in self._rest.Match(text) or ()]
+        return sorted(hits)
 
 
 def index(patterns: Sequence[str]) -> tuple[Index, list[int]]:
@@ -42,12 +84,16 @@ def grams(text: str) -> set[str]:
 
 def required(pattern: str) -> frozenset[str]:
     """Literals of which each match of the pattern contains one; empty when there are none that serve."""
-    from re import _parser  # type: ignore[attr-defined]  # the standard library's own reader of patterns
-
+    try:
+        from re import _parser as parser  # type: ignore[attr-defined]  # the standard library's own reader of patterns
+    except ImportError:  # Python 3.10
+        import sre_parse as parser
+    if "[[:" in pattern:
+        return frozenset()  # a class that only RE2 knows
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = _parser.parse(pattern)
+            tree = parser.parse(pattern)
     except Exception:  # noqa: BLE001 - RE2 reads some patterns that the standard library does not
         return frozenset()
     found = _of_sequence(tree)

@@ -1,8 +1,8 @@
 """Matching the rule library against bounded text, in time linear in the text.
 
 All text patterns of the library (and the veto patterns of ``benign/``) stand behind one
-``re2.Filter``; each line is looked at once, whatever the number of rules. Captures, ``none`` and ``all`` patterns cost
-something only on lines that already matched.
+:class:`Sieve`; each line is looked at once, whatever the number of rules. Captures, ``none`` and ``all``
+patterns cost something only on lines that already matched.
 """
 
 from __future__ import annotations
@@ -14,17 +14,11 @@ from typing import Any
 import re2
 
 from doctor.diagnose.library import CompiledRule, Library
+from doctor.diagnose.literals import Sieve, options
 from doctor.model import Channel, Evidence, Finding, Line
 
 MAX_LINE = 4096  # characters of a line that are looked at; longer lines are cut by the readers too
 _MEMO = 20_000  # lines remembered with their matches: 1,000 equal failures cost one
-
-
-def _options() -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 256 << 20
-    return options
 
 
 class Matcher:
@@ -43,24 +37,15 @@ class Matcher:
         return [(rule, pattern) for rule in self.library.rules for pattern in rule.any]
 
     @cached_property
-    def _filter(self) -> Any:
-        """All patterns behind one search for their literal parts; those of the harmless lines come last.
-
-        A single automaton of thousands of patterns grows state by state on varied lines (milliseconds
-        a line); ``re2.Filter`` runs only the few patterns whose literals are there.
-        """
-        bundle, options = re2.Filter(), _options()
-        for _, pattern in self._patterns:
-            bundle.Add(pattern, options)
-        for pattern in self.library.benign:
-            bundle.Add(pattern, options)
-        bundle.Compile()
-        return bundle
+    def _filter(self) -> Sieve:
+        """All patterns behind one search for their literal parts; those of the harmless lines come last."""
+        table, always = self.library.literals
+        return Sieve(self.library.patterns, table, always, self._regex)
 
     def _regex(self, pattern: str) -> Any:
         compiled = self._compiled.get(pattern)
         if compiled is None:
-            compiled = self._compiled[pattern] = re2.compile(pattern, _options())
+            compiled = self._compiled[pattern] = re2.compile(pattern, options())
         return compiled
 
     def _hits(self, text: str) -> tuple[int, ...]:
