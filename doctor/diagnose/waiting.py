@@ -13,12 +13,7 @@ from doctor.run.reader import Job, Run
 _PATIENCE = 600.0  # seconds a job may wait before a request that is merely unusual is named
 _GIVEN_UP = 30.0  # the same where a person has removed the run
 _MAX_JOBS = 200  # waiting jobs that are looked at
-_REQUESTS = {
-    "request_memory": "request_memory_mb",
-    "request_disk": "request_disk_mb",
-    "request_cpus": "request_cpus",
-    "request_gpus": "request_gpus",
-}
+_REQUESTS = {"request_memory": " MB", "request_disk": " MB", "request_cpus": "", "request_gpus": ""}  # with the unit shown
 
 
 def restless(run: Run, matcher: Matcher) -> list[Incident]:
@@ -101,10 +96,10 @@ def submit_facts(job: Job) -> Channel:
     """The submit file as rules read it: one ``key = value`` a line, requests as plain numbers (MB, cores)."""
     submit = job.submit
     lines = []
-    for key, name in _REQUESTS.items():
+    for key, unit in _REQUESTS.items():
         amount = quantity(submit.get(key), key)
         if amount is not None:
-            lines.append(Line(f"{name} = {amount:.0f}", submit.line_of.get(key)))
+            lines.append(Line(f"{key} = {amount:.0f}{unit}", submit.line_of.get(key)))
     lines += [
         Line(f"{key} = {submit.get(key)[:500]}", submit.line_of.get(key))
         for key in ("requirements", "universe", "concurrency_limits")

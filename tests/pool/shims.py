@@ -29,6 +29,11 @@ def pegasus_home() -> Path:
     """The folder of an installed Pegasus, or of the programs made from the wheels."""
     if (found := shutil.which("pegasus-dagman")) is not None:
         return Path(found).resolve().parent.parent
+    return wheel_home()
+
+
+def wheel_home() -> Path:
+    """The folder of the programs made from the wheels, whatever else is installed."""
     cache = cache_folder()
     home = cache / "pegasus"
     if (home / ".complete").exists():
@@ -60,12 +65,16 @@ def _make(home: Path) -> None:
     packages = home / "python"
     run([python, "-m", "venv", packages])
     run([packages / "bin/python", "-m", "pip", "install", "-q", *REQUIREMENTS], seconds=600)
-    cli = next(packages.glob("lib/python3*/site-packages/Pegasus/cli"), None)
-    if cli is None:
+    if next(packages.glob("lib/python3*/site-packages/Pegasus/cli"), None) is None:
         raise PoolUnavailable("the Pegasus wheels hold no command-line programs")
     (home / "bin").mkdir()
     for program in PROGRAMS:
-        shim = home / "bin" / f"pegasus-{program}"
-        text = _SHIM.format(home=home, python=packages / "bin/python", cli=cli, program=program)
-        shim.write_text(text, encoding="utf-8")
-        shim.chmod(0o755)
+        shim(home / "bin", program, home, packages)
+
+
+def shim(folder: Path, program: str, home: Path, packages: Path) -> None:
+    """Writes one of the small programs; `packages` is the environment that the wheels are installed in."""
+    cli = next(packages.glob("lib/python3*/site-packages/Pegasus/cli"))
+    path = folder / f"pegasus-{program}"
+    path.write_text(_SHIM.format(home=home, python=packages / "bin/python", cli=cli, program=program), encoding="utf-8")
+    path.chmod(0o755)

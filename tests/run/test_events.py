@@ -97,7 +97,10 @@ def test_events_across_the_edge_of_a_chunk_are_whole(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("no_htcondor")
-@given(st.lists(st.sampled_from([NORMAL, HELD, EVICTED, ABORTED, "rubbish\n", "...\n", "012 (x.y) broken\n"]), max_size=12), st.integers(5, 900))
+@given(
+    st.lists(st.sampled_from([NORMAL, HELD, EVICTED, ABORTED, "rubbish\n", "...\n", "012 (x.y) broken\n"]), max_size=12),
+    st.integers(5, 900),
+)
 def test_chunks_of_any_size_make_no_difference(tmp_path: Path, parts: list[str], size: int) -> None:
     text = "".join(parts)
     whole = read(tmp_path, text)

@@ -53,7 +53,9 @@ PLAIN, FAST = (1 << 40, 1 << 20), 0
 def test_recorded_dags_and_logs(case: Case, block: int) -> None:
     for run in case.open().tree():
         path = run.directory / run.identity.dag
-        names = [line.split()[1] for line in path.read_text().splitlines() if line.startswith(("JOB ", "SUBDAG "))] if path.is_file() else []
+        names = (
+            [line.split()[1] for line in path.read_text().splitlines() if line.startswith(("JOB ", "SUBDAG "))] if path.is_file() else []
+        )
         with limits(*PLAIN):
             slow = dag_facts(path, names)
         with limits(FAST, block, small=-1):
@@ -66,7 +68,7 @@ def test_recorded_dags_and_logs(case: Case, block: int) -> None:
 
 
 names = st.sampled_from(["a", "b_1", "pegasus-plan_x", "ab", "c\u00fc"])
-states = st.sampled_from(sorted(state.decode() for state in LATEST) + ["IMAGE_SIZE", "NONSENSE", "INTERNAL"])
+states = st.sampled_from([*sorted(state.decode() for state in LATEST), "IMAGE_SIZE", "NONSENSE", "INTERNAL"])
 line = st.one_of(
     st.builds(lambda name, state, seq: f"1795208413 {name} {state} 7.0 site - {seq}", names, states, st.integers(0, 4)),
     st.sampled_from(
@@ -79,7 +81,15 @@ line = st.one_of(
 smooth = names.map(
     lambda name: "\n".join(
         f"1795208413 {name} {state} 7.0 site - 1"
-        for state in ("SUBMIT", "EXECUTE", "JOB_TERMINATED", "JOB_SUCCESS", "POST_SCRIPT_STARTED", "POST_SCRIPT_TERMINATED", "POST_SCRIPT_SUCCESS")
+        for state in (
+            "SUBMIT",
+            "EXECUTE",
+            "JOB_TERMINATED",
+            "JOB_SUCCESS",
+            "POST_SCRIPT_STARTED",
+            "POST_SCRIPT_TERMINATED",
+            "POST_SCRIPT_SUCCESS",
+        )
     )
 )
 

@@ -226,8 +226,10 @@ def test_any_bytes_are_an_output(data: bytes) -> None:
 
 pieces = st.sampled_from(
     [
-        "- invocation: True", "  mainjob:", "    status:", "      raw: 256", "      raw: x", "      regular_exitcode: 99999999999999999999",
-        "      signalled_signal: -1", "  files:", "    stderr:", "      data: |", "        text", "    f.a:", "      error: 2", "      lfn: \"\\x\"",
+        "- invocation: True", "  mainjob:", "    status:", "      raw: 256", "      raw: x",
+        "      regular_exitcode: 99999999999999999999",
+        "      signalled_signal: -1", "  files:", "    stderr:", "      data: |", "        text", "    f.a:", "      error: 2",
+        "      lfn: \"\\x\"",
         "---------------pegasus-multipart", "- integrity_summary:", "  - lfn: [", "[cluster-task id=1", "[cluster-summary]", "", "  ", "stray",
         "      mode: 0o9", "      mode: 0o100755", "  jobids:", "    condor: 1.0", "\u00fc: \u0661", "      raw: \u0661",
     ]

@@ -36,7 +36,9 @@ def test_a_small_run(tmp_path: Path) -> None:
 
 def test_outputs_are_ordered_by_their_number(tmp_path: Path) -> None:
     build = Builder(tmp_path)
-    build.job("a", outputs={f".{kind}.{number:03d}": "x" for kind in ("out", "err") for number in (2, 0, 1)} | {".out": "", ".out.bak": "x"})
+    build.job(
+        "a", outputs={f".{kind}.{number:03d}": "x" for kind in ("out", "err") for number in (2, 0, 1)} | {".out": "", ".out.bak": "x"}
+    )
     build.job("a1", outputs={".out.000": "of another job"})
     found = build.open().job("a").outputs()
     assert [files.number for files in found] == [0, 1, 2]
@@ -238,7 +240,9 @@ def test_a_run_is_found_where_it_was_given_and_not_where_it_was_recorded(tmp_pat
     assert run.paths.local(f"{RECORDED}/00/00/x.in") == tmp_path / "copy/00/00/x.in"
 
 
-@pytest.mark.parametrize("rubbish", ["a\\0b", "x" * 300, "x" * 70_000, "../" * 50 + "etc/passwd", "/etc/passwd", "", ".", "\udcff", "\u202ea"])
+@pytest.mark.parametrize(
+    "rubbish", ["a\\0b", "x" * 300, "x" * 70_000, "../" * 50 + "etc/passwd", "/etc/passwd", "", ".", "\udcff", "\u202ea"]
+)
 def test_names_that_no_file_can_have(tmp_path: Path, rubbish: str) -> None:
     name = rubbish.replace("\\0", "\0")
     build = Builder(tmp_path)
