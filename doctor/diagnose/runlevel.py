@@ -85,7 +85,7 @@ def _dagman(run: Run, state: RunState, reason: str, matcher: Matcher) -> Inciden
     lines = tuple(Line(message(line), line.number) for line in log.lines)
     findings = [
         finding
-        for channel in (Channel(Kind.DAGMAN, log.file, lines, accept=frozenset({Kind.DAEMON})), *run_logs(run))
+        for channel in (Channel(Kind.DAGMAN, log.file, lines, accept=frozenset({Kind.DAEMON})), *run_logs(run), run_facts(run, state))
         for finding in matcher.match(channel)
         if not finding.cause.startswith("silent/") and not is_mild(finding.evidence.text)
     ]
@@ -113,3 +113,13 @@ def _dagman(run: Run, state: RunState, reason: str, matcher: Matcher) -> Inciden
         f"{reason[0].upper()}{reason[1:]}.",
         run.history.last_time,
     )
+
+
+def run_facts(run: Run, state: RunState) -> Channel:
+    """Facts of the run as a whole, one a line, for rules of the evidence kind ``run``."""
+    dag = run.identity.dag
+    marks = [name for name in ("monitord.pid", "monitord.recover", f"{dag}.lock", f"{dag}.halt") if (run.directory / name).exists()]
+    lines = [f"state: {state.value}", f"planner arguments: {run.identity.planner_arguments}"]
+    lines += [f"file left behind: {name}" for name in marks]
+    lines += [f"rescue DAG: {run.files.name(path)}" for path in run.rescues[-1:]]
+    return Channel(Kind.RUN, run.files.name(run.directory / "braindump.yml"), tuple(Line(text) for text in lines))
