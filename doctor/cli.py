@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doctor import __version__, commands_repair
+from doctor import __version__, commands_repair, commands_watch
 from doctor.errors import DoctorError, RuleError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _report(directory: Path, maps: tuple[str, ...], silent: SilentMode = "auto",
     from doctor.run.paths import PathMap
     from doctor.run.reader import open_run
 
+    gc.set_threshold(200_000)  # records are made by the hundred thousand, and next to none is garbage
     run = open_run(directory, Ledger(), PathMap.parse(maps))
     with progress_bar(progress) as advance:
         return analyze(run, _matcher(), Options(silent), advance)
@@ -344,7 +346,7 @@ def rules_test(ctx: click.Context, root: Path | None) -> None:
     ctx.exit(1 if found else 0)
 
 
-for _command in commands_repair.COMMANDS:
+for _command in (*commands_repair.COMMANDS, *commands_watch.COMMANDS):
     main.add_command(_command)
 
 

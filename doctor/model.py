@@ -234,6 +234,23 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What asking a model about one incident came to. ``outcome``: answered, abstained or none (with the reason)."""
+
+    incident: str
+    model: str
+    outcome: str
+    reason: str
+    kept: bool = False  # the answer had been paid for before
+    calls: int = 0
+    sent: int = 0  # tokens, those of the provider's cache included
+    received: int = 0
+    cache_read: int = 0
+    dollars: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything ``analyze`` found; the reports render this and nothing else."""
 
@@ -243,3 +260,4 @@ class Report:
     unreadable: tuple[Unreadable, ...]
     history: tuple[Symptom, ...] = ()
     notes: tuple[str, ...] = ()
+    opinions: tuple[Opinion, ...] = ()  # of a model, where one was asked

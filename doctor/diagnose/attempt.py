@@ -79,7 +79,7 @@ def _missing_inputs(verdict: Verdict) -> None:
     """Kickstart saw that a declared input was not there: that explains what only a general rule explains."""
     facts = verdict.facts
     record = facts.record
-    if record is None or facts.transfer_job or verdict.cause == OUTPUT_MISSING:
+    if record is None or facts.transfer_job or verdict.cause == OUTPUT_MISSING or not record.missing():
         return
     declared, made = inputs(facts.job), outputs(facts.job)
     lost = [fact for fact in record.missing() if fact.lfn in declared and fact.lfn not in made]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from doctor.diagnose.evidence import Facts
 from doctor.diagnose.matcher import Matcher
@@ -46,12 +47,14 @@ class Scored:
     score: float
 
 
+@lru_cache(maxsize=20_000)
 def is_mild(text: str) -> bool:
     """A line that itself says it is no error: a warning, a notice, a retry, a fall-back."""
     head = text[:200]
     return bool(_MILD.search(head)) and not re.search(r"(?i)\b(?:error|fatal|critical)\b\s*[\])>|:]", head)
 
 
+@lru_cache(maxsize=20_000)
 def is_loud(text: str) -> bool:
     """A line in which a program complains of an error."""
     return bool(_LOUD.search(text)) and not _QUIET_ERRORS.search(text) and not is_mild(text)

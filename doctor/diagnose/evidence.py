@@ -42,14 +42,17 @@ class Facts:
     hold: JobEvent | None = None
     transfer_job: bool = False
     channels: list[Channel] = field(default_factory=list)
+    _of: Output | None = field(default=None, repr=False)  # the output that _record was chosen from
+    _record: Record | None = field(default=None, repr=False)
 
     @property
     def record(self) -> Record | None:
         """The kickstart record that matters: the first that failed, else the last."""
-        failed = self.output.failed_records()
-        if failed:
-            return failed[0]
-        return self.output.records[-1] if self.output.records else None
+        if self._of is not self.output:
+            records = self.output.records
+            self._record = next((record for record in records if record.failed), records[-1] if records else None)
+            self._of = self.output
+        return self._record
 
     @property
     def step(self) -> Step:
@@ -205,9 +208,9 @@ def _status(facts: Facts) -> Iterator[Channel]:
 
 def _parts(facts: Facts) -> Iterator[Channel]:
     """Failed entries of the multi-part documents, put into one line each."""
-    for name, document, number in facts.output.parts:
+    for document, number in facts.output.part("integrity_verification_attempts"):
         rows = [row for row in document if isinstance(row, dict) and row.get("success") is False] if isinstance(document, list) else []
-        if name == "integrity_verification_attempts" and rows:
+        if rows:
             lines = tuple(Line(_checksum_line(row), number) for row in rows[:100])
             yield Channel(Kind.INTEGRITY, facts.out_name, lines)
 

@@ -63,6 +63,9 @@ def disk_place(verdict: Verdict, nearby: Nearby) -> None:
         place, why = verdict.cause.split("/")[1], ""
     if why:
         verdict.change(f"disk/{place}", "structure:disk-place", max(verdict.confidence, 0.85), f"No space was left, and {why}.")
+    if not storage:
+        verdict.confidence = min(verdict.confidence, 0.75)
+        verdict.reasons.append("The site catalog is not to be had, so the place is a guess.")
     if place == "scratch-full":
         _why_scratch_filled(verdict)
 

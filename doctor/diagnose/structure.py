@@ -22,6 +22,7 @@ Refiner = Callable[[Verdict, Nearby], None]
 
 _LISTING = re.compile(r"\b(?:os\.)?(?:listdir|scandir|walk|iterdir|glob|list\.files|readdir|opendir)\b|\bls: cannot access|\bfind: ")
 _UNREACHED = {"staging/endpoint-unreachable", "staging/transfer-timeout", "network/dns-failure", "network/network-transient"}
+_UNSEEN = 0.75  # ceiling of the confidence where what would tell two causes apart cannot be seen
 _EXEC_WORDS = re.compile(r"execv: |Unable to execute the specified binary")
 
 
@@ -32,6 +33,11 @@ def helper_file(verdict: Verdict, nearby: Nearby) -> None:
         return
     if verdict.cause == "dependency/python-package-missing":
         path = nearby.module(name)
+        if path is None and nearby.script(verdict.facts.job) is None:
+            verdict.confidence = min(verdict.confidence, _UNSEEN)
+            verdict.reasons.append(
+                "The workflow's own files cannot be seen from here, so it may also be a helper of its own that was not declared."
+            )
     else:
         base = os.path.basename(name.rstrip("/"))
         path = next(iter(nearby.find(base)), None) if "." in base or "/" in name else None
@@ -108,7 +114,7 @@ def missing_path(verdict: Verdict, nearby: Nearby) -> None:
             verdict.change(
                 "user-code/output-subdirectory-missing",
                 "structure:output-directory",
-                0.85,
+                0.85 if facts.record is not None else _UNSEEN,
                 f"{path} is written by the program, and the folder that it lies in does not exist.",
             )
             verdict.remedies = [("create-output-directory", {"path": os.path.dirname(path)})] if os.path.dirname(path) else []

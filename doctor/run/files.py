@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, repeat
 from pathlib import Path
+from typing import TypeAlias
 
 from doctor.model import Line, Unreadable
 
@@ -22,6 +23,7 @@ MAX_LINE = 4096  # characters kept of one line
 _BLOCK = 1 << 20  # larger ones cost more in fresh memory than they save
 _COUNT_LIMIT = 256 << 20  # bytes of a skipped middle whose lines are still counted
 _OUTSIDE = "a link or path that leads outside the run directory; not followed"
+Raw: TypeAlias = bytes  # the type, where a method of that name hides it
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|.)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _line: Callable[[tuple[str, int | None]], Line] = partial(tuple.__new__, Line)  # by the million: without Line's own __new__
@@ -172,7 +174,7 @@ class Files:
             self.ledger.note(self.name(path), f"larger than {limit >> 20} MiB; only its beginning was read")
         return data[:limit]
 
-    def blocks(self, path: Path | str, quiet: bool = False) -> Iterator[bytes]:
+    def blocks(self, path: Path | str, quiet: bool = False) -> Iterator[Raw]:
         """The whole file in blocks of about a megabyte that end with a line (a line longer than that is cut)."""
         handle = self.open(path, quiet)
         if handle is None:
@@ -228,7 +230,7 @@ class Files:
             return False, None
         lines, left, last = 0, end, b"\n"
         while left > 0:
-            chunk = stream.read(min(left, 4 << 20))
+            chunk = stream.read(min(left, _BLOCK))
             if not chunk:
                 break
             lines += chunk.count(b"\n")

@@ -100,13 +100,22 @@ class Output:
     """Everything in one ``.out.NNN`` file."""
 
     records: list[Record] = field(default_factory=list)
-    parts: list[tuple[str, Any, int | None]] = field(default_factory=list)  # (name, document, line)
+    documents: list[tuple[str, Sequence[Line], int | None]] = field(default_factory=list)  # (name, body, line), not yet parsed
     tasks: list[ClusterTask] = field(default_factory=list)
     stray: list[Line] = field(default_factory=list)  # text outside any record: a program run without kickstart
 
     @property
     def condor_id(self) -> str:
         return next((record.condor_id for record in self.records if record.condor_id), "")
+
+    @property
+    def parts(self) -> list[tuple[str, Any, int | None]]:
+        """The multi-part documents: (name, document, line); None for a document that is no YAML."""
+        return [(name, _document(body), line) for name, body, line in self.documents]
+
+    def part(self, wanted: str) -> list[tuple[Any, int | None]]:
+        """The documents of one name, with their lines."""
+        return [(_document(body), line) for name, body, line in self.documents if name == wanted]
 
     def failed_records(self) -> list[Record]:
         return [record for record in self.records if record.failed]
@@ -265,7 +274,7 @@ def _multipart(lines: Sequence[Line], start: int, output: Output) -> int:
             index += 1
             while index < len(lines) and (lines[index].text.startswith("  ") or not lines[index].text.strip()):
                 index += 1
-            output.parts.append((name, _document(lines[first + 1 : min(index, first + _MAX_PART)]), lines[first].number))
+            output.documents.append((name, lines[first + 1 : min(index, first + _MAX_PART)], lines[first].number))
             continue
         if text.strip():
             output.stray.append(lines[index])

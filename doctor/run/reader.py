@@ -51,12 +51,13 @@ class Job:
     state: JobState
     attempts: list[Attempt] = field(default_factory=list)
     _submit: SubmitFile | None = None
+    _path: Path | None = None
 
     @property
     def submit_path(self) -> Path | None:
-        if not self.node.submit_file:
-            return None
-        return self.run.directory / self.node.directory / self.node.submit_file
+        if self._path is None and self.node.submit_file:
+            self._path = self.run.directory / self.node.directory / self.node.submit_file
+        return self._path
 
     @property
     def submit(self) -> SubmitFile:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,49 @@ def test_well_founded_incidents_come_first_then_the_earlier_and_reports_repeat(b
     first, again = report(build.open(), matcher), report(build.open(), matcher)
     assert first == again
     assert [incident.jobs for incident in first.incidents] == [("j2", "j4"), ("j3",), ("j1",)]
+
+
+HUGE = [
+    "jobstate.log", "demo-0.dag", "demo-0.log", "demo-0.dag.dagman.out", "demo-0.dag.dagman.log", "demo-0.dag.rescue001", "braindump.yml",
+    "demo-0.exitcode.log", "demo-0.stampede.db", "monitord.log", "workflow.yml", "catalogs/sites.yml", "catalogs/transformations.yml",
+    "00/00/a.out.000", "00/00/a.err.000", "00/00/a.sub", "00/00/a.in", "00/00/a.in.lof", "00/00/a.out.lof",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_file_blown_up_to_a_gigabyte_hides_nothing_and_needs_no_memory(build: Builder, matcher: Matcher, name: str) -> None:
+    build.job("a", outputs={".out.000": record(raw=256, stderr="MemoryError", condor="101.0"), ".err.000": "x\n"})
+    build.fail("a")
+    build.finish(1)
+    path = build.write() / name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as stream:
+        stream.truncate(1 << 26 if name in ("jobstate.log", "demo-0.dag") else 1 << 30)  # those two are read to their end
+    tracemalloc.start()
+    found = report(open_run(build.folder, Ledger()), matcher)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert only(found).diagnosis.cause == "resources/memory-exhausted"
+    assert peak < 100 << 20
+
+
+@pytest.mark.parametrize("name", HUGE)
+@pytest.mark.parametrize("damage", ["fifo", "directory", "loop", "out"])
+def test_anything_in_place_of_a_file(tmp_path: Path, matcher: Matcher, name: str, damage: str) -> None:
+    build = Builder(tmp_path / "run")
+    build.job("a", outputs={".out.000": record(raw=256, stderr="MemoryError", condor="101.0"), ".err.000": "x\n"})
+    build.fail("a")
+    build.finish(1)
+    path = build.write() / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    (tmp_path / "secret").write_text("ModuleNotFoundError: No module named 'secret'\n")
+    {
+        "fifo": lambda: os.mkfifo(path), "directory": path.mkdir, "loop": lambda: path.symlink_to(path.name),
+        "out": lambda: path.symlink_to(tmp_path / "secret"),
+    }[damage]()  # fmt: skip
+    found = report(open_run(build.folder, Ledger()), matcher)
+    assert "secret" not in str(found.incidents)
+    assert len(found.incidents) <= 1
+    if name != "jobstate.log":
+        assert found.incidents or name == "demo-0.dag"
