@@ -14,10 +14,12 @@ import pytest
 
 from doctor import store as stores
 from doctor.errors import DoctorError
+from doctor.loop.records import IncidentRow
 from doctor.loop.stages import MOVES, Stage
 from doctor.model import Culprit, Diagnosis, Evidence, Incident, JobCounts, Kind, Remedy, RunState, RunSummary
 from doctor.repair import Decision, Edit, GuardAnswer, Plan, QueueEdit, Risk
-from doctor.store import BusyRun, Store, StoreError, incident_key, run_key, run_lock, scratch_copy
+from doctor.statedir import BusyRun, StoreError, incident_key, run_key, run_lock
+from doctor.store import Store, scratch_copy
 
 RUN = RunSummary("/runs/one", "one", "u1", "u1", RunState.FAILED, "", JobCounts())
 
@@ -43,7 +45,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "state", time.time)
 
 
-def entered(store: Store) -> stores.IncidentRow:
+def entered(store: Store) -> IncidentRow:
     key = store.see_run(RUN)
     return store.open_incident(key, incident(), store.begin_session(key))
 
@@ -219,7 +221,7 @@ def test_one_doctor_per_run(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom doctor.store import run_lock\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom doctor.statedir import run_lock\n"
         "with run_lock(Path(sys.argv[1]), '/runs/one'):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[1])

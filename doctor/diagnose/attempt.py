@@ -79,7 +79,8 @@ def _missing_inputs(verdict: Verdict) -> None:
     """Kickstart saw that a declared input was not there: that explains what only a general rule explains."""
     facts = verdict.facts
     record = facts.record
-    if record is None or facts.transfer_job or verdict.cause == OUTPUT_MISSING or not record.missing():
+    sure = verdict.confidence >= 0.7 or verdict.cause == OUTPUT_MISSING
+    if sure or record is None or facts.transfer_job or not record.missing():
         return
     declared, made = inputs(facts.job), outputs(facts.job)
     lost = [fact for fact in record.missing() if fact.lfn in declared and fact.lfn not in made]
@@ -88,12 +89,11 @@ def _missing_inputs(verdict: Verdict) -> None:
     verdict.evidence += [
         Evidence(facts.out_name, fact.line, f"{fact.lfn}: error 2 (no such file): a declared input", Kind.STATUS) for fact in lost[:3]
     ]
-    if verdict.confidence < 0.7:
-        verdict.change(
-            "staging/input-missing", "structure:input-missing", 0.8, f"The declared input {lost[0].lfn} was not there when the job ran."
-        )
-        verdict.subject = lost[0].lfn
-        verdict.finding = None
+    verdict.change(
+        "staging/input-missing", "structure:input-missing", 0.8, f"The declared input {lost[0].lfn} was not there when the job ran."
+    )
+    verdict.subject = lost[0].lfn
+    verdict.finding = None
 
 
 def _best(facts: Facts, ranked: list[Scored]) -> Verdict | None:

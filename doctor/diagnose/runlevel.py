@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from doctor.diagnose import waiting
 from doctor.diagnose.causality import importance, run_incident
@@ -38,6 +39,8 @@ def _monitord(run: Run, matcher: Matcher) -> list[Incident]:
     marks = [name for name in ("monitord.recover", "monitord.pid") if (run.directory / name).exists()]
     if run.parent is not None or run.dagman.exit_status is None or not started or finished or len(marks) < 2:
         return []
+    if _monitord_runs(run):
+        return []  # it lags some seconds behind DAGMan
     shown = [Evidence(run.files.name(run.directory / name), None, f"{name} was left behind", Kind.RUN) for name in marks]
     if run.dagman.exit_line is not None:
         shown.append(Evidence(run.dagman.file, run.dagman.exit_line.number, message(run.dagman.exit_line), Kind.DAGMAN))
@@ -47,6 +50,18 @@ def _monitord(run: Run, matcher: Matcher) -> list[Incident]:
             run, matcher, "infrastructure/monitord-failed", "structure:monitord-gone", 0.8, tuple(shown), why, run.history.last_time
         )
     ]
+
+
+def _monitord_runs(run: Run) -> bool:
+    """Whether the process that monitord.pid names is a monitord of this host that is still at work."""
+    text = run.files.text(run.directory / "monitord.pid", head=4096, tail=0, quiet=True)
+    pid = next((found[1] for line in text.lines if (found := re.match(r"pid (\d{1,9})$", line.text.strip()))), "")
+    if not pid:
+        return False
+    try:
+        return b"monitord" in Path("/proc", pid, "cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _removed(run: Run, reason: str, matcher: Matcher) -> Incident:

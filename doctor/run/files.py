@@ -71,11 +71,11 @@ def to_lines(data: bytes, first: int | None = 1) -> Iterator[Line]:
     return map(_line, zip(rows, repeat(None) if first is None else count(first)))  # noqa: B905 - the numbers never end
 
 
-def _all_of(handle: int, limit: int) -> bytes:
-    """What is left of a small file, which is closed."""
+def _all_of(handle: int, size: int, limit: int) -> bytes:
+    """What is left of a small file, which is closed. The first read asks for ``size`` only: buffers cost time."""
     try:
-        data = os.read(handle, limit)
-        while len(data) < limit and (more := os.read(handle, limit - len(data))):
+        data = os.read(handle, min(size + 1, limit))
+        while size < len(data) < limit and (more := os.read(handle, limit - len(data))):
             data += more
         return data
     finally:
@@ -203,7 +203,7 @@ class Files:
             return Text(name, ())
         try:
             if (size := os.fstat(handle).st_size) <= head + tail:
-                data = _all_of(handle, head + tail)
+                data = _all_of(handle, size, head + tail)
                 return Text(name, tuple(to_lines(data[:-1] if data.endswith(b"\n") else data))) if data else Text(name, ())
             with os.fdopen(handle, "rb") as stream:
                 start = stream.read(head)

@@ -20,6 +20,7 @@ _MAX_PART = 4000  # lines of one multi-part document that are parsed
 _STEP_STARTS = frozenset(("raw", "reg", "sig", "sus", "fai", "max", "fil", "mod", "err"))
 _FILE_STARTS = frozenset(("err", "siz", "out", "int", "lfn", "dat"))
 _MACHINE_STARTS = frozenset(("ram", "una"))
+_UNREAD = {"environment", "limits", "usage"}  # sections of which nothing is wanted: half of a failed job's record
 _STEPS = ("setup", "prejob", "mainjob", "postjob", "cleanup")
 
 
@@ -155,7 +156,7 @@ def _record(lines: Sequence[Line], start: int, output: Output) -> int:
         if text.startswith("      "):
             if text[6:9] not in (_FILE_STARTS if section == "files" else _STEP_STARTS) and child != "argument_vector":
                 continue
-        elif section == "machine" and text[4:7] not in _MACHINE_STARTS and text.startswith("    "):
+        elif (section in _UNREAD or (section == "machine" and text[4:7] not in _MACHINE_STARTS)) and text.startswith("    "):
             continue
         indent = _indent(text)
         stripped = text.strip()

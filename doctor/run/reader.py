@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,9 +26,9 @@ from doctor.run.rescue import RescueDag, read_rescue, rescue_files
 from doctor.run.submitfile import SubmitFile, read_submit_file
 
 _MAX_DEPTH = 32
+_MAX_NUMBER = 1000  # of .out.NNN (pegasus-exitcode: 0 to 999)
 _DAG_ARGUMENT = re.compile(r"(?:^|\s)-Dag\s+(\S+)")
 _NUMBERED = re.compile(r"\.(\d{3})$")
-_LISTINGS = 64  # directories whose names are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Job:
     def outputs(self) -> list[JobFiles]:
         """Output files that exist, oldest attempt first; a file not yet renamed comes last."""
         path = self.submit_path
-        return self.run.outputs_in(path.parent, path.name.removesuffix(".sub")) if path else []
+        return _outputs(str(path).removesuffix(".sub"), len(self.attempts)) if path else []
 
 
 class Run:
@@ -89,7 +88,6 @@ class Run:
         self.depth: int = parent.depth + 1 if parent else 0
         self.identity: Identity = read_identity(directory, files)
         self.paths = paths.under(self.identity.submit_dir, directory)
-        self._listings: dict[Path, list[str]] = {}
 
     @property
     def name(self) -> str:
@@ -205,34 +203,6 @@ class Run:
             for name in names
         ]
 
-    def outputs_in(self, directory: Path, stem: str) -> list[JobFiles]:
-        names = self._listing(directory)
-        found: dict[int | None, dict[str, Path]] = {}
-        for kind in ("out", "err"):
-            prefix = f"{stem}.{kind}"
-            for name in names[bisect_left(names, prefix) :]:
-                if not name.startswith(prefix):
-                    break
-                rest = name[len(prefix) :]
-                number = _NUMBERED.match(rest)
-                if rest == "" or number:
-                    found.setdefault(int(number[1]) if number else None, {})[kind] = directory / name
-        plain = found.pop(None, None)
-        ordered = [
-            JobFiles(number, found[number].get("out"), found[number].get("err")) for number in sorted(k for k in found if k is not None)
-        ]
-        if plain and any(_size(path) for path in plain.values()):
-            ordered.append(JobFiles(None, plain.get("out"), plain.get("err")))
-        return ordered
-
-    def _listing(self, directory: Path) -> list[str]:
-        names = self._listings.get(directory)
-        if names is None:
-            if len(self._listings) >= _LISTINGS:
-                self._listings.clear()
-            names = self._listings[directory] = self.files.listing(directory)
-        return names
-
     @cached_property
     def children(self) -> dict[str, Run | None]:
         """Sub-workflows by DAG node; None where planning left no DAG (see the planner's log)."""
@@ -301,9 +271,31 @@ class Run:
         )
 
 
-def _size(path: Path) -> int:
+def _outputs(stem: str, attempts: int) -> list[JobFiles]:
+    """``stem.out.NNN`` and ``.err.NNN``, for which pegasus-exitcode takes the next free number.
+
+    The names are tried one by one: a listing of a large submit directory takes longer than all else
+    that is read of a job. A gap ends the search only past the number of attempts.
+    """
+    found: list[JobFiles] = []
+    if "\0" in stem:
+        return found
+    there = os.path.lexists
+    for number in range(_MAX_NUMBER):
+        out, err = f"{stem}.out.{number:03d}", f"{stem}.err.{number:03d}"
+        if (out_there := there(out)) | (err_there := there(err)):
+            found.append(JobFiles(number, Path(out) if out_there else None, Path(err) if err_there else None))
+        elif number > attempts:
+            break
+    out, err = f"{stem}.out", f"{stem}.err"
+    if _size(out) or _size(err):
+        found.append(JobFiles(None, Path(out) if there(out) else None, Path(err) if there(err) else None))
+    return found
+
+
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except OSError:
         return 0
 

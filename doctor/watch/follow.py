@@ -255,7 +255,6 @@ class Follower:
                 fresh.add(where)
                 for key in _STALE:
                     part.run.__dict__.pop(key, None)
-                part.run._listings.clear()
             if part.history.latest.get(name.encode("utf-8", "surrogateescape")) not in (JobState.FAILED, JobState.HELD):
                 continue
             full = self._full(part, name)
@@ -335,7 +334,6 @@ class Follower:
         for part in self.parts.values():
             for key in (*_STALE, "children"):
                 part.run.__dict__.pop(key, None)
-            part.run._listings.clear()
             part.run.files._inside.clear()
 
     def summary(self) -> RunSummary:
