@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doctor import __version__, commands_repair, commands_watch
+from doctor import __version__, commands_llm, commands_repair, commands_watch
 from doctor.errors import DoctorError, RuleError
 
 if TYPE_CHECKING:
+    from doctor.commands_llm import Afterwards
     from doctor.diagnose.engine import SilentMode
     from doctor.diagnose.matcher import Matcher
     from doctor.model import Report
@@ -72,7 +73,9 @@ def _matcher() -> Matcher:
     return Matcher(load())
 
 
-def _report(directory: Path, maps: tuple[str, ...], silent: SilentMode = "auto", progress: bool = False) -> Report:
+def _report(
+    directory: Path, maps: tuple[str, ...], silent: SilentMode = "auto", progress: bool = False, then: Afterwards | None = None
+) -> Report:
     from doctor.diagnose.engine import Options, analyze
     from doctor.report.progress import progress_bar
     from doctor.run.files import Ledger
@@ -82,7 +85,9 @@ def _report(directory: Path, maps: tuple[str, ...], silent: SilentMode = "auto",
     gc.set_threshold(200_000)  # records are made by the hundred thousand, and next to none is garbage
     run = open_run(directory, Ledger(), PathMap.parse(maps))
     with progress_bar(progress) as advance:
-        return analyze(run, _matcher(), Options(silent), advance)
+        matcher = _matcher()
+        report = analyze(run, matcher, Options(silent), advance)
+    return then(report, run, matcher) if then else report
 
 
 _map_option = click.option(
@@ -100,10 +105,12 @@ _map_option = click.option(
     "--silent", "silent_all", is_flag=True, help="Look at every succeeded job for silent failures (by default only when they are few)."
 )
 @click.option("--no-silent", is_flag=True, help="Do not look at succeeded jobs at all.")
+@commands_llm.llm_options
 @click.pass_context
 def analyze_command(
-    ctx: click.Context, run: Path, maps: tuple[str, ...], as_json: bool, verbose: bool, silent_all: bool, no_silent: bool
-) -> None:
+    ctx: click.Context, run: Path, maps: tuple[str, ...], as_json: bool, verbose: bool, silent_all: bool, no_silent: bool,
+    llm: bool, show_prompt: bool, state: Path | None,
+) -> None:  # fmt: skip
     """Diagnose a submit directory: finished, failed, held, running, removed or rescued.
 
     RUN is the directory with braindump.yml. Nothing in it is changed.
@@ -119,7 +126,9 @@ def analyze_command(
     if silent_all and no_silent:
         raise click.UsageError("--silent and --no-silent exclude each other")
     mode: SilentMode = "all" if silent_all else "off" if no_silent else "auto"
-    report = _report(run, maps, mode, progress=not as_json)
+    report = _report(run, maps, mode, progress=not as_json, then=commands_llm.afterwards(llm, show_prompt, state))
+    if show_prompt:
+        return
     if as_json:
         from doctor.report.json import report_json
 
@@ -137,7 +146,8 @@ def analyze_command(
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-", required=False)
 @click.option("--kind", type=click.Choice(_KINDS), help="What kind of text it is; without it all rules are asked.")
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as JSON (schema 1), best first.")
-def explain_command(file: Path, kind: str | None, as_json: bool) -> None:
+@commands_llm.llm_options
+def explain_command(file: Path, kind: str | None, as_json: bool, llm: bool, show_prompt: bool, state: Path | None) -> None:
     """Explain a message: an error from a log, a hold reason, a mail. Reads FILE or standard input.
 
     \b
@@ -159,7 +169,12 @@ def explain_command(file: Path, kind: str | None, as_json: bool) -> None:
                 data = stream.read(MAX_BYTES)
         except OSError as problem:
             raise DoctorError(problem.strerror or "cannot be read", file=str(file)) from problem
-    matches = explain(data, _matcher(), kind)
+    matcher = _matcher()
+    matches = explain(data, matcher, kind)
+    if llm or show_prompt:
+        matches = commands_llm.explain(data, kind, matches, matcher, show_prompt, state)
+    if show_prompt:
+        return
     if as_json:
         plain = [
             {
@@ -346,8 +361,9 @@ def rules_test(ctx: click.Context, root: Path | None) -> None:
     ctx.exit(1 if found else 0)
 
 
-for _command in (*commands_repair.COMMANDS, *commands_watch.COMMANDS):
+for _command in (*commands_repair.COMMANDS, *commands_watch.COMMANDS, commands_llm.llm_group):
     main.add_command(_command)
+rules_group.add_command(commands_llm.draft_command)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from doctor.loop.seams import Event, Seams
-    from doctor.store import IncidentRow, Store
+    from doctor.store import Store
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON (schema 1).")
 _state_option = click.option(
@@ -32,7 +32,7 @@ _map_option = click.option(
 
 
 def _folder(state: Path | None) -> Path:
-    from doctor.store import default_state_dir
+    from doctor.statedir import default_state_dir
 
     return state.absolute() if state else default_state_dir()
 
@@ -160,7 +160,7 @@ def incidents_command(run: Path | None, state: Path | None, as_json: bool) -> No
       pegasus-doctor incidents --json | jq '.incidents[] | select(.state == "waiting")'
     """
     from doctor.report.heal import incident_rows, row_json
-    from doctor.store import run_key
+    from doctor.statedir import run_key
 
     with _reading(state) as store:
         found = store.incidents(run_key(str(run)) if run else None)
@@ -283,7 +283,7 @@ def history_command(run: Path, state: Path | None, as_json: bool) -> None:
     Example:
       pegasus-doctor history run0001
     """
-    from doctor.store import run_key
+    from doctor.statedir import run_key
 
     with _reading(state) as store:
         found = store.history(run_key(str(run)))
@@ -291,9 +291,8 @@ def history_command(run: Path, state: Path | None, as_json: bool) -> None:
         _dump({"schema": 1, "run": str(run), "history": found})
         return
     for entry in found:
-        click.echo(
-            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(entry['time']))}  {entry['incident'] or 'run':<10}  {entry['event']:<9} {entry['text']}"
-        )
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["time"]))
+        click.echo(f"{when}  {entry['incident'] or 'run':<10}  {entry['event']:<9} {entry['text']}")
     if not found:
         click.echo("The doctor has done nothing about this run.")
 

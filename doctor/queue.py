@@ -23,6 +23,7 @@ PROJECTION = (
 LIMIT = 50_000  # ads of one query
 TOOL_SECONDS = 60.0
 
+_HELD = "5"
 _ID = re.compile(r"^\d{1,10}\.\d{1,7}$")
 _NAME = re.compile(r"^[A-Za-z_]\w{0,99}$")
 _NEVER = {"owner", "clusterid", "procid", "jobstatus", "mytype", "targettype", "jobuniverse", "user"}  # condor_qedit refuses them
@@ -60,6 +61,7 @@ class ScheddQueue:
         if attribute.lower() in _NEVER:
             raise DoctorError(f"{attribute} of job {job_id} cannot be changed in the queue")
         what = f"{attribute} = {value} for job {job_id}"
+        self._status(job_id, what)
         changed = self._write(
             lambda schedd: schedd.edit(job_id, attribute, value),
             ("condor_qedit", job_id, attribute, value),
@@ -78,6 +80,9 @@ class ScheddQueue:
 
     def _act(self, action: str, tool: str, job_id: str, reason: str) -> None:
         _checked(job_id, "JobStatus")
+        what = f"{action.lower()} of job {job_id}"
+        if (self._status(job_id, what) == _HELD) == (action == "Hold"):
+            return  # already so
         reason = " ".join(reason.split()) or "pegasus-doctor"
 
         def act(schedd: Any) -> Any:
@@ -86,12 +91,18 @@ class ScheddQueue:
             # a plain string is dropped by htcondor2's `act`; only a (text, code) tuple arrives
             return schedd.act(getattr(htcondor2.JobAction, action), job_id, (reason, 0))
 
-        answer = self._write(act, (tool, "-reason", reason, job_id), f"{action.lower()} of job {job_id}")
+        answer = self._write(act, (tool, "-reason", reason, job_id), what)
         if answer is None or isinstance(answer, int):
             return
         if not answer.get("TotalSuccess") and not answer.get("TotalAlreadyDone"):
             why = next((text for name, text in _OUTCOMES.items() if answer.get(name)), "no answer")
-            raise DoctorError(f"{action.lower()} of job {job_id}: {why}")
+            raise DoctorError(f"{what}: {why}")
+
+    def _status(self, job_id: str, what: str) -> str:
+        status = self.get(job_id, "JobStatus")
+        if status is None:
+            raise DoctorError(f"{what}: the job is not in the queue")
+        return status
 
     def _connect(self) -> Any:
         if self._schedd is None:
@@ -121,7 +132,7 @@ class ScheddQueue:
         except Exception as problem:
             self._schedd = None
             said = _said(problem)
-            if "connect" not in said.lower() and "authenticat" not in said.lower():
+            if not any(word in said.lower() for word in ("connect", "authenticat", "performing action")):
                 raise DoctorError(f"{what}: {said}") from problem
         if self._processes is None:
             raise DoctorError(

@@ -6,98 +6,28 @@ are applied once, in order. Whatever belongs together is written in one transact
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
 from doctor.errors import DoctorError
-from doctor.loop.records import incident_from, plain, plan_from
+from doctor.loop.records import Entry, IncidentRow, PlanRow, incident_from, plain, plan_from
 from doctor.loop.stages import ENDED, MOVES, Stage
 from doctor.model import Evidence, Incident, RunSummary
 from doctor.repair import GuardAnswer, Plan
+from doctor.statedir import StoreError, incident_key, private, run_key
 
 _BUSY_MS = 10_000
 Clock = Callable[[], float]
-
-
-class StoreError(DoctorError):
-    """The state database cannot be used."""
-
-
-class BusyRun(DoctorError):
-    """Another doctor takes care of the run."""
-
-
-def default_state_dir() -> Path:
-    """``$XDG_STATE_HOME/pegasus-doctor``, by default below ``~/.local/state``."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "pegasus-doctor"
-
-
-def run_key(submit_dir: str) -> str:
-    """Names a run in the store: it stays the same over rescues and restarts."""
-    return hashlib.sha256(os.path.realpath(submit_dir).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-
-
-def incident_key(run: str, fingerprint: str) -> str:
-    """Names an incident in the whole store: one fingerprint of one run."""
-    return hashlib.sha256(f"{run}/{fingerprint}".encode()).hexdigest()[:10]
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentRow:
-    """An incident as stored. ``attempts`` counts the repairs that were carried out for it."""
-
-    id: str
-    run: str
-    submit_dir: str
-    stage: Stage
-    incident: Incident
-    reason: str
-    attempts: int
-    session: int
-    created: float
-    updated: float
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRow:
-    """A plan as stored. ``state``: proposed, approved, denied, skipped, acting, applied, failed, interrupted or undone."""
-
-    id: int
-    incident: str
-    attempt: int
-    plan: Plan
-    key: str
-    state: str
-    reason: str
-    baseline: dict[str, Any]
-    created: float
-    applied: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the journal: what was done to one file or job, with the original."""
-
-    id: int
-    plan: int
-    what: str
-    original: bytes | None
-    mode: int | None
-    state: str
-    intended: float
 
 
 # -- migrations -------------------------------------------------------------------------------------
@@ -107,7 +37,20 @@ def _m001_first(db: Database) -> None:
     def table(name: str, columns: dict[str, type], pk: str = "id") -> None:
         db.table(name).create(columns, pk=pk)
 
-    table("runs", {"id": str, "submit_dir": str, "wf_uuid": str, "label": str, "state": str, "session": int, "open": int, "seen": float})
+    table(
+        "runs",
+        {
+            "id": str,
+            "submit_dir": str,
+            "wf_uuid": str,
+            "label": str,
+            "state": str,
+            "session": int,
+            "open": int,
+            "began": float,
+            "seen": float,
+        },
+    )
     table(
         "incidents",
         {"id": str, "run": str, "fingerprint": str, "cause": str, "stage": str, "summary": str, "body": str, "reason": str,
@@ -150,7 +93,21 @@ def _watch_001_daemon(db: Database) -> None:
     table("cursors", {"name": str, "value": int}, "name")
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_m001_first, _watch_001_daemon)
+def _llm_001_answers(db: Database) -> None:
+    """Answers of the model that were paid for, and what every call cost."""
+    db.table("llm_answers").create(
+        {"key": str, "model": str, "version": str, "run": str, "fingerprint": str, "body": str, "created": float}, pk="key"
+    )
+    db.table("llm_answers").create_index(["run", "fingerprint"])
+    db.table("llm_usage").create(
+        {"id": int, "run": str, "incident": str, "model": str, "calls": int, "sent": int, "received": int, "cache_written": int,
+         "cache_read": int, "dollars": float, "seconds": float, "outcome": str, "time": float},
+        pk="id",
+    )  # fmt: skip
+    db.table("llm_usage").create_index(["time"])
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_m001_first, _watch_001_daemon, _llm_001_answers)
 
 
 # -- the store --------------------------------------------------------------------------------------
@@ -163,7 +120,8 @@ class Store:
         self.folder = folder
         self.clock = clock
         self.path = folder / "doctor.db"
-        _private(folder)
+        self._lock = threading.RLock()
+        private(folder)
         self._db = self._open()
         with self._guarded():
             self._migrate()
@@ -200,12 +158,29 @@ class Store:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """One transaction; nested use joins the outer one."""
-        with self._guarded(), self._db.atomic():
-            yield
+        """One transaction; nested use joins the outer one.
+
+        The right to write is taken at its beginning: a transaction that has read and then wants to write
+        while another connection has written would fail at once, however long the time limit.
+        """
+        with self._lock, self._guarded():
+            if self._db.conn.in_transaction:
+                with self._db.atomic():
+                    yield
+                return
+            self._db.conn.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.conn.execute("COMMIT")
+            except BaseException:
+                self._db.conn.rollback()
+                raise
 
     def _migrate(self) -> None:
-        with self._db.atomic():
+        ready = "migrations" in self._db.table_names()
+        if ready and {row["name"] for row in self._db.query("select name from migrations")} == {step.__name__ for step in MIGRATIONS}:
+            return
+        with self.batch():
             if "migrations" not in self._db.table_names():
                 self._db.table("migrations").create({"name": str, "time": float}, pk="name")
             applied = {row["name"] for row in self._db.query("select name from migrations")}
@@ -235,11 +210,11 @@ class Store:
     def _insert(self, table: str, row: dict[str, Any]) -> int:
         return int(self._db.table(table).insert(row).last_rowid or 0)
 
-    def _update(self, table: str, key: str | int, **values: Any) -> None:
+    def _update(self, table: str, key: str | int, /, **values: Any) -> None:
         self._db.table(table).update(key, values)
 
     def _rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        with self._guarded():
+        with self._lock, self._guarded():
             return list(self._db.query(sql, list(values)))
 
     # -- runs ---------------------------------------------------------------------------------------
@@ -255,7 +230,7 @@ class Store:
             if self._rows("select id from runs where id = ?", key):
                 self._update("runs", key, **row)
             else:
-                self._insert("runs", {"id": key, **row, "session": 0, "open": 0})
+                self._insert("runs", {"id": key, **row, "session": 0, "open": 0, "began": 0.0})
         return key
 
     def run(self, key: str) -> dict[str, Any] | None:
@@ -275,7 +250,7 @@ class Store:
             if found["open"]:
                 return int(found["session"])
             number = int(found["session"]) + 1
-            self._update("runs", key, session=number, open=1)
+            self._update("runs", key, session=number, open=1, began=self.clock())
             return number
 
     def end_session(self, key: str) -> None:
@@ -329,8 +304,8 @@ class Store:
 
     def _incidents(self, where: str, *values: Any) -> list[IncidentRow]:
         rows = self._rows(
-            "select incidents.*, runs.submit_dir as place from incidents join runs on runs.id = incidents.run "
-            f"where {where} order by incidents.created, incidents.id",  # noqa: S608 - the conditions are this module's own
+            "select incidents.*, runs.submit_dir as place from incidents join runs on runs.id = incidents.run "  # noqa: S608 - own text
+            f"where {where} order by incidents.created, incidents.id",
             *values,
         )
         return [
@@ -478,7 +453,8 @@ class Store:
     def attempts_of_run(self, run: str) -> tuple[int, float]:
         """How many repairs were carried out for a run, and when the latest was."""
         row = self._rows(
-            "select count(distinct incident || '/' || attempt) as n, max(applied) as latest from plans where run = ? and applied is not null",
+            "select count(distinct incident || '/' || attempt) as n, max(applied) as latest from plans "
+            "where run = ? and applied is not null",
             run,
         )[0]
         return int(row["n"] or 0), float(row["latest"] or 0.0)
@@ -495,6 +471,36 @@ class Store:
         return self._rows("select time, incident, event, text from history where run = ? order by id", run)
 
     # -- the daemon ------------------------------------------------------------------------------------
+
+    def observe(self, run: str, incident: Incident, session: int = 0) -> bool:
+        """Enter what was seen while the run runs, without disturbing a repair. Whether it is news.
+
+        Session 0: the loop adopts the incident when its own analysis confirms it. What was handed to a
+        person in the session that is still open stays there.
+        """
+        key = incident_key(run, incident.id)
+        with self.batch():
+            row = next(iter(self._rows("select stage, session from incidents where id = ?", key)), None)
+            if row is None:
+                self.open_incident(run, incident, session)
+                return True
+            stage, ended = Stage(row["stage"]), Stage(row["stage"]) in ENDED
+            if ended and not (stage is Stage.ESCALATED and row["session"] and row["session"] == self.session(run)):
+                self.open_incident(run, incident, session)
+                return True
+            if ended or stage in (Stage.OPEN, Stage.DIAGNOSED):
+                self._update("incidents", key, body=json.dumps(plain(incident)), summary=incident.diagnosis.summary)
+            return False
+
+    def passed(self, run: str, fingerprint: str, reason: str) -> bool:
+        """What was seen is over by itself. A repair under way is left to the loop. Whether anything was moved."""
+        key = incident_key(run, fingerprint)
+        with self.batch():
+            row = next(iter(self._rows("select stage from incidents where id = ?", key)), None)
+            if row is None or Stage(row["stage"]) not in (Stage.OPEN, Stage.DIAGNOSED):
+                return False
+            self.move(key, Stage.RECOVERED, reason)
+            return True
 
     def save_marks(self, run: str, marks: dict[str, str]) -> None:
         """Where reading goes on, by file."""
@@ -562,6 +568,73 @@ class Store:
     def last_history(self) -> int:
         return int(self._rows("select max(id) as n from history")[0]["n"] or 0)
 
+    # -- the model ---------------------------------------------------------------------------------------
+
+    def llm_answer(self, key: str, model: str, version: str, run: str, fingerprint: str) -> str | None:
+        """The answer kept under a key, else the latest one to the same failure of the same run."""
+        rows = self._rows("select body from llm_answers where key = ?", key)
+        if not rows and run:
+            rows = self._rows(
+                "select body from llm_answers where run = ? and fingerprint = ? and model = ? and version = ? "
+                "order by created desc limit 1",
+                run,
+                fingerprint,
+                model,
+                version,
+            )
+        return str(rows[0]["body"]) if rows else None
+
+    def save_llm_answer(self, key: str, model: str, version: str, run: str, fingerprint: str, body: str) -> None:
+        row = {"model": model, "version": version, "run": run, "fingerprint": fingerprint, "body": body, "created": self.clock()}
+        with self.batch():
+            self._db.table("llm_answers").upsert({"key": key, **row}, pk="key")
+
+    def llm_answers(self, fingerprint: str) -> list[dict[str, Any]]:
+        """Kept answers to a failure whose fingerprint begins so, the latest first."""
+        return self._rows(
+            "select model, run, fingerprint, body, created from llm_answers where substr(fingerprint, 1, ?) = ? order by created desc",
+            len(fingerprint),
+            fingerprint,
+        )
+
+    def add_llm_usage(self, row: dict[str, Any]) -> None:
+        """What one call cost, whatever came of it."""
+        with self.batch():
+            self._insert("llm_usage", {**row, "time": self.clock()})
+
+    def llm_spent(self, *, run: str | None = None, since: float = 0.0) -> dict[str, Any]:
+        """Calls, tokens and dollars of one run or of all since a time."""
+        return self._rows(
+            "select coalesce(sum(calls), 0) as calls, coalesce(sum(sent), 0) as sent, coalesce(sum(received), 0) as received,"
+            " coalesce(sum(cache_written), 0) as cache_written, coalesce(sum(cache_read), 0) as cache_read,"
+            " coalesce(sum(dollars), 0.0) as dollars from llm_usage where time >= ? and (? is null or run = ?)",
+            since,
+            run,
+            run,
+        )[0]
+
+    def llm_usage(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """What was spent per day (UTC) and model, the latest day first."""
+        return self._rows(
+            "select date(time, 'unixepoch') as day, model, sum(calls) as calls, sum(sent) as sent, sum(received) as received,"
+            " sum(cache_written) as cache_written, sum(cache_read) as cache_read, sum(dollars) as dollars,"
+            " sum(outcome = 'answered') as answered, sum(outcome = 'abstained') as abstained,"
+            " sum(outcome not in ('answered', 'abstained')) as failed"
+            " from llm_usage where time >= ? group by 1, 2 order by 1 desc, 2",
+            since,
+        )
+
+    def past_incidents(self, fingerprint: str, cause: str, run: str, limit: int = 3) -> list[IncidentRow]:
+        """Ended incidents of other runs with the same fingerprint, then with the same cause, the latest first."""
+        found = self._incidents(
+            "incidents.run != ? and incidents.stage in ('recovered', 'escalated') and (incidents.fingerprint = ? or incidents.cause = ?)",
+            run,
+            fingerprint,
+            cause,
+        )
+        found.sort(key=lambda row: (row.incident.id != fingerprint, -row.updated))
+        return found[:limit]
+
     def sound(self) -> str:
         """What SQLite says of the database: ``ok``, or what is damaged."""
         return str(self._rows("pragma quick_check(1)")[0]["quick_check"])
@@ -595,36 +668,6 @@ class PlanJournal:
             store._update("journal", entry, state=state, ended=store.clock())
 
 
-# -- one doctor per run -------------------------------------------------------------------------------
-
-
-@contextmanager
-def run_lock(folder: Path, submit_dir: str) -> Iterator[None]:
-    """Hold a run for this process. The lock of a dead process is free at once.
-
-    Raises :class:`BusyRun` when another doctor holds it.
-    """
-    place = folder / "locks"
-    _private(folder)
-    _private(place)
-    path = place / f"{run_key(submit_dir)}.lock"
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as problem:
-        raise StoreError(problem.strerror or "cannot be opened", file=str(path)) from problem
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "an unknown process"
-            raise BusyRun(f"{submit_dir}: another pegasus-doctor ({holder}) takes care of this run; this one stays out") from problem
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-        yield
-    finally:
-        os.close(handle)
-
-
 @contextmanager
 def scratch_copy(folder: Path, clock: Clock) -> Iterator[Store]:
     """A throw-away copy of the store, for a dry run that must not change a byte of the real one."""
@@ -643,13 +686,3 @@ def scratch_copy(folder: Path, clock: Clock) -> Iterator[Store]:
             yield store
         finally:
             store.close()
-
-
-def _private(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ours = {"doctor.db", "checkpoints.db", "locks"}
-        if folder.stat().st_uid == os.getuid() and all(name.split("-")[0] in ours or name.endswith(".lock") for name in os.listdir(folder)):
-            os.chmod(folder, 0o700)  # never that of a folder with other things in it
-    except OSError as problem:
-        raise StoreError(f"cannot be used ({problem.strerror}); give another folder with --state", file=str(folder)) from problem

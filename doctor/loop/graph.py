@@ -149,13 +149,9 @@ class Graph:
 
     def _followed(self) -> bool:
         """Whether to stay: asked to, something was repaired, and the workflow goes on."""
-        if not self._follow or not self._acted():
+        if not self._follow or not self._ctx.acted():
             return False
         return steps.still_running(steps.look(self._ctx.seams, self._ctx.directory))
-
-    def _acted(self) -> bool:
-        store = self._ctx.seams.store
-        return any(store.plans(row.id, states=("applied",)) for row in self._ctx.rows())
 
     # -- driving ------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def repair_key(plan: Plan, cause: str) -> str:
         what += [plain(plan.edits), plain([edit.attributes for edit in plan.queue])]
     elif plan.action == "retry":  # after a longer pause it is another repair; the attempts bound it
         what.append(plan.params.get("attempt", 0))
-    elif plan.action == "update-replica" or plan.action == "add-input-file":
+    elif plan.action in ("update-replica", "add-input-file"):
         what.append(plain(plan.params))
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -167,8 +167,11 @@ def outside(path: str, roots: tuple[Path, ...]) -> str:
 def commands(plan: Plan, incident: Incident, history: History, policy: Policy) -> GuardAnswer:
     """Only Pegasus' and HTCondor's own tools are run, and only this run's jobs are touched in the queue."""
     for words in plan.argv:
-        if not words or os.path.basename(words[0]) not in _COMMANDS:
-            return GuardAnswer("commands", Decision.DENY, f"{words[0] if words else 'an empty command'} is not a tool that the doctor runs")
+        tool = words[3:4] if words[:2] == ("env", "-C") else words[:1]  # `env -C FOLDER TOOL`: the tool in a folder
+        if not tool or os.path.basename(tool[0]) not in _COMMANDS:
+            return GuardAnswer(
+                "commands", Decision.DENY, f"{(tool or words or ('an empty command',))[0]} is not a tool that the doctor runs"
+            )
     for edit in plan.queue:
         if edit.job_id not in history.queue_ids:
             return GuardAnswer("commands", Decision.DENY, f"job {edit.job_id} is not in the queue for this run")

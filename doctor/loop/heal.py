@@ -10,16 +10,19 @@ from typing import Any
 
 from doctor.errors import DoctorError
 from doctor.loop import guards, steps
+from doctor.loop.records import IncidentRow
 from doctor.loop.seams import Event, Seams
 from doctor.loop.stages import ENDED, Stage
 from doctor.loop.steps import Context, Look
 from doctor.model import RunSummary
 from doctor.repair import Applied, Decision, Failed, Plan
 from doctor.run.reader import Run
-from doctor.store import IncidentRow, Store, run_key, run_lock
+from doctor.statedir import run_key, run_lock
+from doctor.store import Store
 
 HEALTHY, RECOVERED, ESCALATED, WAITING = "healthy", "recovered", "escalated", "waiting"
 _DEPTH = 24
+_ENDING_S = 300.0  # seconds after DAGMan's last word in which its job leaves the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def _heal(seams: Seams, root: Path, timeout: float | None, follow: bool) -> Heal
         store.see_run(seen.report.run)
     began = seams.clock()
     ctx = Context(seams, root, key, store.begin_session(key))
+    steps.close_healed(ctx, seen)
     over = False
     with _graph(ctx, follow) as graph:
         while True:
@@ -128,9 +132,14 @@ def _graph(ctx: Context, follow: bool) -> Iterator[Any]:
 
 def _worth_waiting(ctx: Context) -> bool:
     """Without a time limit: wait for the outcome of what the doctor did, never for a workflow it did not touch."""
-    if ctx.rows(Stage.RESCUING, Stage.VERIFYING, Stage.ACTING):
+    if ctx.rows(Stage.RESCUING, Stage.VERIFYING, Stage.ACTING) or ctx.acted():
         return True
-    return any(ctx.seams.store.plans(row.id, states=("applied",)) for row in ctx.rows())
+    seen = steps.look(ctx.seams, ctx.directory)
+    try:
+        quiet = ctx.seams.clock() - seen.run.dagman_path.stat().st_mtime
+    except OSError:
+        return False
+    return seen.ending and quiet < _ENDING_S
 
 
 def _until_news(ctx: Context, again_at: float, left: float | None) -> None:
@@ -173,7 +182,7 @@ def _healthy(seen: Look) -> str:
 
 def result(ctx: Context, seen: Look) -> Healed:
     """What the store knows of this session, as one record."""
-    found = tuple(treated(ctx.seams.store, ctx.seams.diff, row) for row in ctx.rows())
+    found = tuple(treated(ctx.seams.store, ctx.seams.diff, row, ctx.began) for row in ctx.rows())
     outcomes = [one.outcome for one in found]
     if WAITING in outcomes:
         outcome = WAITING
@@ -181,20 +190,16 @@ def result(ctx: Context, seen: Look) -> Healed:
         outcome = ESCALATED
     else:
         outcome = RECOVERED if outcomes else HEALTHY
-    began = min((row.created for row in ctx.rows()), default=0.0)
-    rescues = len(ctx.seams.store.rescues(ctx.key, state="started", since=_session_began(ctx, began)))
+    rescues = len(ctx.seams.store.rescues(ctx.key, state="started", since=ctx.began))
     return Healed(seen.report.run, outcome, seen.report.run.state_reason, found, rescues)
 
 
-def _session_began(ctx: Context, default: float) -> float:
-    times = [one.created for row in ctx.rows() for one in ctx.seams.store.plans(row.id)]
-    return min(times, default=default)
-
-
-def treated(store: Store, diff: Callable[[Plan], str], row: IncidentRow) -> Treated:
-    """One incident with everything that was planned or done."""
+def treated(store: Store, diff: Callable[[Plan], str], row: IncidentRow, since: float = 0.0) -> Treated:
+    """One incident with what was planned or done about it since a time."""
     actions = []
     for one in store.plans(row.id):
+        if one.created < since:
+            continue
         answers = store.verdicts(one.id)
         decided = {entry["decision"] for entry in answers}
         verdict = Decision.DENY if "deny" in decided else Decision.ASK if "ask" in decided else Decision.ALLOW

@@ -1,14 +1,60 @@
-"""Frozen records to plain JSON data and back, for the store."""
+"""The store's rows as frozen records, and records as plain JSON data and back."""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from doctor.loop.stages import Stage
 from doctor.model import Candidate, Culprit, Diagnosis, Evidence, Incident, Kind, Remedy, Symptom
 from doctor.repair import Edit, Plan, QueueEdit, Risk
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRow:
+    """An incident as stored. ``attempts`` counts the repairs that were carried out for it."""
+
+    id: str
+    run: str
+    submit_dir: str
+    stage: Stage
+    incident: Incident
+    reason: str
+    attempts: int
+    session: int
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """A plan as stored. ``state``: proposed, approved, denied, skipped, acting, applied, failed, interrupted or undone."""
+
+    id: int
+    incident: str
+    attempt: int
+    plan: Plan
+    key: str
+    state: str
+    reason: str
+    baseline: dict[str, Any]
+    created: float
+    applied: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal: what was done to one file or job, with the original."""
+
+    id: int
+    plan: int
+    what: str
+    original: bytes | None
+    mode: int | None
+    state: str
+    intended: float
 
 
 def plain(value: Any) -> Any:

@@ -283,7 +283,7 @@ def _look(run: Run, seams: Seams, key: str, row: dict[str, object], active: bool
     limit = intended + seams.policy.rescue.start_within_s
     said = str(row["reason"])
     if row["state"] == "intended":
-        if now < intended + _INTERRUPTED_GRACE or (active is not False and now < limit):
+        if now < min(intended + _INTERRUPTED_GRACE, limit) or (active is not False and now < limit):
             return Answer(Progress.PENDING, "the rescue was interrupted; looking whether DAGMan starts", min(now + 2, limit))
         store.end_rescue(identity, key, "abandoned", "interrupted before it was submitted")
         return Answer(Progress.PENDING, "the rescue was interrupted before it was submitted; making it now", now)

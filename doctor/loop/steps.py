@@ -14,13 +14,14 @@ from doctor.diagnose.engine import Options, analyze
 from doctor.diagnose.library import Library
 from doctor.errors import DoctorError
 from doctor.loop import guards, rescue, verify
+from doctor.loop.records import IncidentRow, PlanRow
 from doctor.loop.seams import Action, Event, Seams
 from doctor.loop.stages import ENDED, Stage
 from doctor.model import Incident, Remedy, Report, RunState
 from doctor.repair import Applied, Check, Decision, Failed, GuardAnswer, Plan, Runner, RunView, Skipped, Verification
 from doctor.run.reader import Run
-from doctor.store import IncidentRow, PlanRow
 
+_BUSY = (Stage.DIAGNOSED, Stage.PLANNED, Stage.WAITING, Stage.ACTING, Stage.RESCUING, Stage.VERIFYING)
 _NO_REPAIR = "there is no repair for this cause that a program may make"
 
 
@@ -31,6 +32,11 @@ class Look:
     run: Run
     report: Report
     active: bool | None
+
+    @property
+    def ending(self) -> bool:
+        """DAGMan has logged its end, and its job (which waits for monitord) has not left the queue yet."""
+        return self.report.run.state in verify.ENDED and self.active is True
 
     @property
     def ended(self) -> bool:
@@ -54,6 +60,17 @@ class Context:
         found = self.seams.store.incidents(self.key, session=self.session)
         return [row for row in found if not stages or row.stage in stages]
 
+    @property
+    def began(self) -> float:
+        """When this session was opened."""
+        found = self.seams.store.run(self.key)
+        return float(found["began"]) if found else 0.0
+
+    def acted(self) -> bool:
+        """Whether a repair was carried out in this session."""
+        began = self.began
+        return any(one.created >= began for row in self.rows() for one in self.seams.store.plans(row.id, states=("applied", "undone")))
+
     def move(self, row: IncidentRow, to: Stage, reason: str = "") -> None:
         self.seams.store.move(row.id, to, reason)
         self.seams.tell(Event(to.value, row.id, reason or row.incident.diagnosis.summary))
@@ -62,8 +79,11 @@ class Context:
 def look(seams: Seams, directory: Path) -> Look:
     """Read and diagnose the run as it is now."""
     run = seams.open(directory)
+    active = rescue.dagman_active(run, seams.queue)
     report = analyze(run, seams.matcher, Options("off"))
-    return Look(run, report, rescue.dagman_active(run, seams.queue))
+    if active and report.run.state in verify.ENDED:  # monitord still writes; what it left half done is no failure yet
+        report = replace(report, incidents=tuple(one for one in report.incidents if one.jobs))
+    return Look(run, report, active)
 
 
 def idle(seen: Look) -> bool:
@@ -88,9 +108,8 @@ def diagnose(ctx: Context) -> None:
     store = ctx.seams.store
     store.see_run(seen.report.run)
     busy = {row.incident.id: row for row in ctx.rows() if row.stage not in ENDED}
-    mending = _jobs_being_mended(ctx)
     for incident in seen.report.incidents:
-        if incident.id in busy or (incident.jobs and set(incident.jobs) <= mending.get(incident.diagnosis.cause, set())):
+        if incident.id in busy or _known_failure(ctx, incident, seen):
             continue
         known = next((row for row in ctx.rows() if row.incident.id == incident.id), None)
         if known is not None and known.stage is Stage.ESCALATED:
@@ -102,12 +121,21 @@ def diagnose(ctx: Context) -> None:
         ctx.move(row, Stage.DIAGNOSED, f"{by.cause}, confidence {by.confidence:.2f}, decided by {by.decided_by}")
 
 
-def _jobs_being_mended(ctx: Context) -> dict[str, set[str]]:
-    """Jobs of incidents under repair, by cause: the same failure of the same job is no new incident."""
-    found: dict[str, set[str]] = {}
-    for row in ctx.rows(Stage.DIAGNOSED, Stage.PLANNED, Stage.WAITING, Stage.ACTING, Stage.RESCUING, Stage.VERIFYING):
-        found.setdefault(row.incident.diagnosis.cause, set()).update(row.incident.jobs)
-    return found
+def _known_failure(ctx: Context, incident: Incident, seen: Look) -> bool:
+    """Whether these failures are being dealt with already: the same cause of the same jobs, or attempts from before the repair.
+
+    An old attempt may look different after the repair, which changed the files that explained it.
+    """
+    if not incident.jobs:
+        return False
+    left = set(incident.jobs)
+    for row in ctx.rows(*_BUSY):
+        if row.incident.diagnosis.cause == incident.diagnosis.cause:
+            left -= set(row.incident.jobs)
+        latest = ctx.seams.store.plans(row.id)[-1:]
+        if latest and row.stage in (Stage.ACTING, Stage.RESCUING, Stage.VERIFYING):
+            left -= verify.not_tried_again(seen.run, latest[0].baseline)
+    return not left
 
 
 # -- plan ---------------------------------------------------------------------------------------------
@@ -164,6 +192,9 @@ def _plan_one(ctx: Context, row: IncidentRow, seen: Look, view: RunView) -> bool
         else:
             store.plan_state(number, "approved", "--yes" if draft.decision is Decision.ASK else "the policy allows it")
         return False
+    failed = [one for one in store.plans(row.id) if one.state == "failed" and one.created >= ctx.began]
+    if failed:
+        refused.insert(0, f"{failed[-1].plan.action} could not be carried out: {failed[-1].reason}")
     escalate(ctx, row, "; ".join(dict.fromkeys(refused)) or _NO_REPAIR)
     return False
 
@@ -311,20 +342,26 @@ def _act_one(ctx: Context, row: IncidentRow, seen: Look, view: RunView) -> None:
     store.plan_state(chosen.id, "acting")
     ctx.seams.tell(Event("acting", row.id, chosen.plan.summary))
     result = _apply(ctx, action, chosen, past.roots)
+    _record(ctx, row, chosen, result)
+
+
+def _record(ctx: Context, row: IncidentRow, chosen: PlanRow, result: Applied | Failed) -> None:
+    """Write what came of an act, and where the incident goes from there, in one transaction."""
+    store, name = ctx.seams.store, chosen.plan.action
     if isinstance(result, Applied):
+        to, why = (Stage.RESCUING if result.plan.rescue else Stage.VERIFYING), result.plan.summary
         with store.batch():
             store.add_plan(row, chosen.attempt, result.plan, chosen.key, chosen.baseline, id_=chosen.id)
             store.plan_state(chosen.id, "applied")
-        ctx.seams.tell(Event("applied", row.id, chosen.plan.summary))
-        ctx.move(row, Stage.RESCUING if result.plan.rescue else Stage.VERIFYING)
-        return
-    with store.batch():
-        store.plan_state(chosen.id, "failed", result.reason)
-    left = "nothing was changed" if result.undone else "what was changed could not be taken back wholly; see `show`"
-    if result.undone:
-        ctx.move(row, Stage.VERIFYING, f"{chosen.plan.action} failed: {result.reason}; {left}")
+            store.move(row.id, to, why)
+        ctx.seams.tell(Event("applied", row.id, why))
     else:
-        escalate(ctx, row, f"{chosen.plan.action} failed: {result.reason}; {left}")
+        left = "nothing was changed" if result.undone else "what was changed could not be taken back wholly; see `show`"
+        to, why = (Stage.VERIFYING if result.undone else Stage.ESCALATED), f"{name} failed: {result.reason}; {left}"
+        with store.batch():
+            store.plan_state(chosen.id, "failed", result.reason)
+            store.move(row.id, to, why)
+    ctx.seams.tell(Event(to.value, row.id, why))
 
 
 def _fresh(ctx: Context, row: IncidentRow, chosen: PlanRow, action: Action, view: RunView, seen: Look) -> PlanRow:
@@ -370,7 +407,7 @@ def submit_rescue(ctx: Context) -> float:
     seams = ctx.seams
     run = rescue.root_of(seams.open(ctx.directory))
     plans = [latest for row in rows for latest in seams.store.plans(row.id, states=("applied",))[-1:]]
-    since = min((row.created for row in ctx.rows()), default=0.0)
+    since = ctx.began
     pauses = [(one.applied or 0.0) + one.plan.delay_s for one in plans]
     latest = max((float(row["ended"] or 0.0) for row in seams.store.rescues(ctx.key, since=since)), default=0.0)
     not_before = max([*pauses, latest + rescue.back_off(seams, ctx.key, since) if latest else 0.0])
@@ -397,11 +434,7 @@ def verify_all(ctx: Context) -> tuple[bool, bool]:
     for row in rows:
         _verify_one(ctx, row, seen)
     mine = {row.incident.id for row in ctx.rows()}
-    mending = _jobs_being_mended(ctx)
-    new = [
-        one for one in seen.report.incidents
-        if one.id not in mine and not (one.jobs and set(one.jobs) <= mending.get(one.diagnosis.cause, set()))
-    ]  # fmt: skip
+    new = [one for one in seen.report.incidents if one.id not in mine and not _known_failure(ctx, one, seen)]
     again = [row for row in ctx.rows(Stage.RECOVERED) if any(one.id == row.incident.id for one in seen.report.incidents)]
     return bool(ctx.rows(Stage.VERIFYING)) and not seen.ended, bool(new or again)
 
@@ -444,7 +477,7 @@ def _another(ctx: Context, row: IncidentRow, seen: Look) -> bool:
     jobs = set(row.incident.jobs)
     others = [
         one for one in seen.report.incidents
-        if one.id != row.incident.id and one.diagnosis.cause != row.incident.diagnosis.cause and jobs & {*one.jobs, one.diagnosis.culprit.job}
+        if one.diagnosis.cause != row.incident.diagnosis.cause and jobs & {*one.jobs, one.diagnosis.culprit.job}
     ]  # fmt: skip
     if not others or any(one.diagnosis.cause == row.incident.diagnosis.cause for one in seen.report.incidents):
         return False
@@ -505,6 +538,16 @@ def give_up_rest(ctx: Context) -> None:
             escalate(ctx, row, "the workflow ended without the job's success")
         elif row.stage not in ENDED and row.stage not in (Stage.ACTING, Stage.RESCUING):
             escalate(ctx, row, _NO_REPAIR)
+
+
+def close_healed(ctx: Context, seen: Look) -> None:
+    """Incidents that nobody has repaired yet and that are gone: the workflow succeeded without the doctor."""
+    if seen.report.run.state is not RunState.SUCCEEDED:
+        return
+    present = {one.id for one in seen.report.incidents}
+    for row in ctx.rows(Stage.OPEN, Stage.DIAGNOSED, Stage.PLANNED, Stage.WAITING):
+        if row.incident.id not in present:
+            ctx.move(row, Stage.RECOVERED, "the workflow ended with status 0 without the doctor")
 
 
 def still_running(seen: Look) -> bool:

@@ -41,6 +41,18 @@ def baseline(run: Run, incident: Incident) -> Baseline:
     return found
 
 
+def not_tried_again(run: Run, known: dict[str, Any]) -> set[str]:
+    """Jobs that have done nothing since the baseline."""
+    parts = {where(part): part for part in run.tree()}
+    found = set()
+    for place, jobs in known.items():
+        for name, (count, states) in jobs.items():
+            attempts = parts[place].job(name).attempts if place in parts else []
+            if len(attempts) <= count and (not attempts or len(attempts[-1].states) <= states):
+                found.add(name)
+    return found
+
+
 def check(
     run: Run,
     incident: Incident,

@@ -110,7 +110,8 @@ def exclude_host(folder: Path) -> Situation:
 
 def lower_request(folder: Path) -> Situation:
     world = recorded("unmatchable-request-condorio", folder)
-    return world, incident("assay_chr1", "resources/unmatchable-request"), {"memory_mb": 1024, "cpus": 16}
+    (job,) = [job.name for job in world.view().jobs.values() if job.site == "condorpool" and not job.held][:1]
+    return world, incident(job, "resources/unmatchable-request"), {"memory_mb": 1024, "cpus": 16}
 
 
 def retry(folder: Path) -> Situation:

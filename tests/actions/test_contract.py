@@ -45,7 +45,7 @@ def test_every_action_is_listed_once_and_known_to_the_rules() -> None:
 
 
 def test_an_unknown_action_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(DoctorError, match="no action is called 'reboot'.*raise-memory"):
+    with pytest.raises(DoctorError, match=r"no action is called 'reboot'.*raise-memory"):
         actions.get("reboot")
 
 
@@ -252,7 +252,20 @@ def test_parameters_are_checked(name: str, tmp_path: Path) -> None:
         assert isinstance(answer, Skipped) and "parameters" in answer.reason
 
 
-HOSTILE = ["/etc/passwd", "../../../etc/passwd", "/work/../etc/shadow", "a\0b", "$(reboot)", "; rm -rf /", "-rf", "/", "", "\n", "x" * 5000, "//etc//"]
+HOSTILE = [
+    "/etc/passwd",
+    "../../../etc/passwd",
+    "/flow/../etc/shadow",
+    "a\0b",
+    "$(reboot)",
+    "; rm -rf /",
+    "-rf",
+    "/",
+    "",
+    "\n",
+    "x" * 5000,
+    "//etc//",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -277,10 +290,11 @@ def test_hostile_parameters_change_nothing_outside(name: str, tmp_path: Path) ->
                 ad["JobStatus"] = 5
 
 
-@pytest.mark.parametrize("name", NAMES)
+WHOLE_RUN = {"retry", "halt-workflow", "clear-stale-lock", "enable-cleanup", "bypass-image-staging", "namespace-output"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WHOLE_RUN])
 def test_a_job_that_is_not_of_this_run_is_skipped_with_a_reason(name: str, tmp_path: Path) -> None:
-    if name in ("retry", "halt-workflow", "clear-stale-lock", "enable-cleanup", "bypass-image-staging", "namespace-output"):
-        pytest.skip("this action concerns the whole run")
     world, about, params = CASES[name](tmp_path)
     stranger = replace(about, jobs=("nobody",), diagnosis=replace(about.diagnosis, culprit=replace(about.diagnosis.culprit, job="nobody")))
     answer = actions.get(name).plan(stranger, {**params, "job": "nobody"}, world.view(), CAPS)

@@ -34,7 +34,9 @@ class Tools:
 
     def run(self, argv: tuple[str, ...], timeout: float, cwd: str | None = None) -> Finished:
         self.calls.append(argv)
-        done = subprocess.run([str(self.folder / argv[0]), *argv[1:]], capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+        done = subprocess.run(
+            [str(self.folder / argv[0]), *argv[1:]], capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd
+        )
         return Finished(done.returncode, done.stdout, done.stderr)
 
 
@@ -147,7 +149,9 @@ def test_what_may_not_be_asked_or_changed() -> None:
 def test_without_a_pool_the_error_says_so() -> None:
     script = "from doctor.queue import ScheddQueue; ScheddQueue().present('true')"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("_CONDOR")}
-    done = subprocess.run([sys.executable, "-c", script], env={**clean, "CONDOR_CONFIG": "/dev/null"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**clean, "CONDOR_CONFIG": "/dev/null"}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1 and "DoctorError: HTCondor's schedd does not answer (" in done.stderr, done.stderr
 
 

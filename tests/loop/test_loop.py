@@ -17,7 +17,8 @@ from doctor.loop.heal import heal, rehearse, undo
 from doctor.loop.seams import Event
 from doctor.loop.stages import ENDED, Stage
 from doctor.repair import Decision
-from doctor.store import BusyRun, run_key, run_lock, scratch_copy
+from doctor.statedir import BusyRun, run_key, run_lock
+from doctor.store import scratch_copy
 from tests.builder import Builder, braindump
 from tests.loop.world import MEMORY_ERROR, NETWORK, World
 
@@ -182,10 +183,25 @@ def test_without_a_rescue_nothing_is_edited(world: World, matcher: Matcher) -> N
 def test_a_running_run_is_left_alone(world: World, matcher: Matcher) -> None:
     world.build({"a1": (MEMORY_ERROR, "200")})
     (world.folder / "queue.json").write_text('{"jobs": [{"ClusterId": 100, "ProcId": 0, "JobStatus": 2, "JobUniverse": 7}]}')
+    os.utime(world.run / "demo-0.dag.dagman.out", (1.0, 1.0))
     before = digest(world.run)
     healed = heal(world.seams(matcher=matcher), world.run)
     assert healed.outcome == "waiting" and healed.exit_code == 3
     assert digest(world.run) == before and world.commands == []
+
+
+def test_a_run_that_has_just_ended_is_given_time_to_leave_the_queue(world: World, matcher: Matcher) -> None:
+    world.build({"a1": (MEMORY_ERROR, "200")})
+    (world.folder / "queue.json").write_text('{"jobs": [{"ClusterId": 100, "ProcId": 0, "JobStatus": 2, "JobUniverse": 7}]}')
+    left = [3]
+
+    def sleep(seconds: float) -> None:
+        left[0] -= 1
+        if not left[0]:
+            (world.folder / "queue.json").write_text('{"jobs": []}')
+            os.utime(world.run / "demo-0.dag.dagman.out")
+
+    assert heal(world.seams(matcher=matcher, sleep=sleep), world.run).outcome == "recovered"
 
 
 # -- modes and approvals --------------------------------------------------------------------------------------

@@ -108,9 +108,11 @@ class World:
             )
             builder.fail(name, condor, code)
         builder.finish(1)
-        names = ",".join(jobs)
-        head = f"# Rescue DAG file, created after running\n#\n# Total number of Nodes: {len(jobs)}\n# Nodes that failed: {len(jobs)}\n#   {names},<ENDLIST>\n\n"
-        builder.files["demo-0.dag.rescue001"] = head
+        count, names = len(jobs), ",".join(jobs)
+        builder.files["demo-0.dag.rescue001"] = (
+            "# Rescue DAG file, created after running\n#   the demo-0.dag DAG file\n#\n"
+            f"# Total number of Nodes: {count}\n# Nodes premarked DONE: 0\n# Nodes that failed: {count}\n#   {names},<ENDLIST>\n\n"
+        )
         builder.files["demo-0.dag.condor.sub"] = "universe = scheduler\nqueue\n"
         builder.files["braindump.yml"] = braindump().replace("uuid-root", "uuid-wf")
         builder.write()
@@ -159,7 +161,7 @@ class World:
         if policy is None:
             file.write_text(POLICY.format(mode=mode, more=more, start=self.start_within))
         values: dict[str, Any] = {
-            "store": Store(self.folder / "state", time.time),
+            "store": Store(self.folder / "state", changes.get("clock", time.time)),
             "policy": load_policy(file),
             "actions": {action.name: action for action in actions.ACTIONS},
             "matcher": matcher or Matcher(load()),
