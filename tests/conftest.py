@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from doctor.diagnose.library import load
 from doctor.diagnose.matcher import Matcher
 from doctor.run.files import Files, Ledger
+from tests.pool.fixtures import fleet, pool, pool_folder  # noqa: F401 - fixtures for everyone
 
 settings.register_profile(
     "doctor",

@@ -7,6 +7,7 @@ sleeps between two looks, the daemon goes on when something happens.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -14,9 +15,10 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from doctor.loop import steps
+from doctor.loop import deeds, steps
 from doctor.loop.stages import Stage
 from doctor.loop.steps import Context
+from doctor.statedir import StoreError
 
 
 class Way(TypedDict, total=False):
@@ -69,14 +71,14 @@ class Graph:
         return {}
 
     def _act(self, way: Way) -> Way:
-        steps.act(self._ctx)
+        deeds.act(self._ctx)
         return {}
 
     def _rescue(self, way: Way) -> Way:
-        return {"again_at": steps.submit_rescue(self._ctx)}
+        return {"again_at": deeds.submit_rescue(self._ctx)}
 
     def _verify(self, way: Way) -> Way:
-        still_open, new = steps.verify_all(self._ctx)
+        still_open, new = deeds.verify_all(self._ctx)
         return {"open": still_open, "new": new, "again_at": 0.0}
 
     def _watch(self, way: Way) -> Way:
@@ -166,6 +168,13 @@ class Graph:
             "configurable": {"thread_id": self._thread},
             "recursion_limit": 100 + 20 * (limits.attempts_per_run + limits.attempts_per_incident),
         }
+        try:
+            return self._go(config)
+        except sqlite3.Error as problem:
+            why = f"the checkpoints cannot be used ({problem}); move the file away: the incidents are kept elsewhere, nothing is lost"
+            raise StoreError(why, file=str(self._ctx.seams.store.folder / "checkpoints.db")) from problem
+
+    def _go(self, config: Any) -> dict[str, Any] | None:
         before = self._app.get_state(config)
         given: Any = {"follow": self._follow}
         if before.interrupts:

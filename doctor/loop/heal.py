@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from doctor.errors import DoctorError
-from doctor.loop import guards, steps
+from doctor.loop import deeds, guards, steps
 from doctor.loop.records import IncidentRow
 from doctor.loop.seams import Event, Seams
 from doctor.loop.stages import ENDED, Stage
@@ -264,7 +264,7 @@ def undo(seams: Seams, row: IncidentRow) -> list[Undone]:
                 found.append(Undone(one.plan, False, "this doctor has no such action"))
                 break
             entries = tuple(entry.id for entry in seams.store.entries(one.id))
-            back = action.undo(Applied(one.plan, entries, one.applied or 0.0), steps.runner(seams, one.id, roots))
+            back = action.undo(Applied(one.plan, entries, one.applied or 0.0), deeds.runner(seams, one.id, roots))
             if isinstance(back, Failed):
                 found.append(Undone(one.plan, False, back.reason))
                 break

@@ -11,8 +11,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from doctor.loop.heal import ActionTaken, Healed, Treated, Undone
+    from doctor.loop.records import IncidentRow
     from doctor.loop.seams import Event
-    from doctor.store import IncidentRow, Store
+    from doctor.store import Store
 
 SCHEMA = 1
 _STYLE = {"recovered": "bold green", "healthy": "green", "escalated": "bold red", "waiting": "bold yellow"}

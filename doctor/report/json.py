@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from doctor.model import Evidence, Incident, Report, Symptom, RunWarning
+from doctor.model import Evidence, Incident, Report, RunWarning, Symptom
+from doctor.report.llm import llm_json
 
 SCHEMA = 1
 _FIRST_JOBS = 20
@@ -14,6 +15,7 @@ def report_json(report: Report) -> dict[str, Any]:
     """The whole report as plain data, ready for :func:`json.dumps`."""
     run = report.run
     jobs = run.jobs
+    extra = {"llm": llm_json(report)} if report.opinions else {}
     return {
         "schema": SCHEMA,
         "run": {
@@ -37,6 +39,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "warnings": [_warning(warning) for warning in report.warnings],
         "unreadable": [{"file": entry.file, "reason": entry.reason} for entry in report.unreadable],
         "history": [_symptom(entry) for entry in report.history],
+        **extra,
     }
 
 

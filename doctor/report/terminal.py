@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from doctor.model import Evidence, Incident, Report, RunState, RunWarning
+from doctor.report.llm import opinion_of, opinion_text
 
 _LABEL = 10  # columns of the label in front of each row
 _STATE_STYLE = {
@@ -44,6 +45,9 @@ def rows(report: Report, *, verbose: bool = False) -> Iterator[Text]:
     for number, incident in enumerate(report.incidents, 1):
         yield Text()
         yield from _incident(number, incident, verbose)
+        opinion = opinion_of(report, incident.id)
+        if opinion is not None:
+            yield _row("model", opinion_text(opinion), "magenta" if opinion.outcome == "answered" else "dim")
     for warning in report.warnings:
         yield Text()
         yield from _warning(warning)

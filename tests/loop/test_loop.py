@@ -347,6 +347,18 @@ def test_kill_9_while_acting_is_reported(tmp_path: Path, matcher: Matcher) -> No
     assert "interrupted" in texts
 
 
+def test_damaged_checkpoints_lose_nothing(tmp_path: Path, matcher: Matcher) -> None:
+    world = World(tmp_path, start_within=2).build({"a1": (MEMORY_ERROR, "200")})
+    killed(world, "applied")
+    for path in (tmp_path / "state").glob("checkpoints.db*"):
+        path.write_bytes(b"no database at all" * 500)
+    with pytest.raises(DoctorError, match="checkpoints"):
+        heal(world.seams(matcher=matcher), world.run)
+    for path in (tmp_path / "state").glob("checkpoints.db*"):
+        path.unlink()
+    assert heal(world.seams(matcher=matcher), world.run).outcome == "recovered" and len(world.commands) == 1
+
+
 def test_everything_ends(tmp_path: Path, matcher: Matcher) -> None:
     world = World(tmp_path).build(
         {f"j{number}": (text, "") for number, text in enumerate((MEMORY_ERROR, "ValueError: x", "KeyError: 'y'"))}

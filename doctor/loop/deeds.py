@@ -1,0 +1,242 @@
+"""The steps that change something or judge what was changed: act, rescue, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from doctor.loop import guards, rescue, verify
+from doctor.loop.records import IncidentRow, PlanRow
+from doctor.loop.seams import Action, Event, Seams
+from doctor.loop.stages import ENDED, Stage
+from doctor.loop.steps import Context, Look, escalate, history, known_failure, look, make
+from doctor.repair import Applied, Check, Decision, Failed, Runner, RunView, Skipped, Verification
+
+# -- act ----------------------------------------------------------------------------------------------
+
+
+def act(ctx: Context) -> None:
+    """Carry out what is approved. What a crash left in ``acting`` goes to the verification, not to a second attempt."""
+    for row in ctx.rows(Stage.ACTING):
+        ctx.move(row, Stage.VERIFYING, "the doctor was interrupted between intent and result")
+    rows = ctx.rows(Stage.PLANNED)
+    if not rows:
+        return
+    seen = look(ctx.seams, ctx.directory)
+    view = ctx.seams.view(seen.run, ctx.seams.queue)
+    for row in rows:
+        _act_one(ctx, row, seen, view)
+
+
+def _act_one(ctx: Context, row: IncidentRow, seen: Look, view: RunView) -> None:
+    store = ctx.seams.store
+    latest = store.plans(row.id)[-1:]
+    if not latest or latest[0].state != "approved":
+        ctx.move(row, Stage.DIAGNOSED, "its plan is not approved any more")
+        return
+    chosen = latest[0]
+    action = ctx.seams.actions.get(chosen.plan.action)
+    if action is None:
+        escalate(ctx, row, f"this doctor has no action {chosen.plan.action}")
+        return
+    chosen = _fresh(ctx, row, chosen, action, view, seen)
+    past = history(ctx.seams, row, seen, view, action)
+    answers = guards.ask_all(chosen.plan, row.incident, past, ctx.seams.policy)
+    if guards.strictest(answers) is Decision.DENY:
+        why = guards.reasons(answers, Decision.DENY)
+        store.plan_state(chosen.id, "denied", why)
+        store.add_verdict(chosen.id, answers)
+        ctx.move(row, Stage.DIAGNOSED, f"no longer possible: {why}")
+        return
+    store.begin_attempt(row)
+    store.plan_state(chosen.id, "acting")
+    ctx.seams.tell(Event("acting", row.id, chosen.plan.summary))
+    result = _apply(ctx, action, chosen, past.roots)
+    _record(ctx, row, chosen, result)
+
+
+def _record(ctx: Context, row: IncidentRow, chosen: PlanRow, result: Applied | Failed) -> None:
+    """Write what came of an act, and where the incident goes from there, in one transaction."""
+    store, name = ctx.seams.store, chosen.plan.action
+    if isinstance(result, Applied):
+        to, why = (Stage.RESCUING if result.plan.rescue else Stage.VERIFYING), result.plan.summary
+        with store.batch():
+            store.add_plan(row, chosen.attempt, result.plan, chosen.key, chosen.baseline, id_=chosen.id)
+            store.plan_state(chosen.id, "applied")
+            store.move(row.id, to, why)
+        ctx.seams.tell(Event("applied", row.id, why))
+    else:
+        left = "nothing was changed" if result.undone else "what was changed could not be taken back wholly; see `show`"
+        to, why = (Stage.VERIFYING if result.undone else Stage.ESCALATED), f"{name} failed: {result.reason}; {left}"
+        with store.batch():
+            store.plan_state(chosen.id, "failed", result.reason)
+            store.move(row.id, to, why)
+    ctx.seams.tell(Event(to.value, row.id, why))
+
+
+def _fresh(ctx: Context, row: IncidentRow, chosen: PlanRow, action: Action, view: RunView, seen: Look) -> PlanRow:
+    """The plan as it must be now: another repair of this session may have edited the same file meanwhile."""
+    if not any(_stale(edit.path, edit.before) for edit in chosen.plan.edits if not edit.directory):
+        return chosen
+    made = make(action, row.incident, chosen.plan.params, view, ctx.seams.policy.action_caps())
+    if isinstance(made, Skipped) or made.params != chosen.plan.params:
+        return chosen
+    ctx.seams.store.add_plan(row, chosen.attempt, made, chosen.key, chosen.baseline, id_=chosen.id)
+    return replace(chosen, plan=made)
+
+
+def _stale(path: str, before: bytes | None) -> bool:
+    if before is None:
+        return False
+    try:
+        return Path(path).read_bytes() != before
+    except OSError:
+        return False
+
+
+def _apply(ctx: Context, action: Action, chosen: PlanRow, roots: Sequence[Path]) -> Applied | Failed:
+    try:
+        return action.apply(chosen.plan, runner(ctx.seams, chosen.id, roots))
+    except Exception as bug:  # noqa: BLE001 - one action's fault must not stop the loop
+        return Failed(chosen.plan, f"{type(bug).__name__}: {bug}", False)
+
+
+def runner(seams: Seams, plan_id: int, roots: Sequence[Path]) -> Runner:
+    """Through what an action may touch the world, for one plan."""
+    return Runner(tuple(roots), seams.store.journal(plan_id), seams.processes, seams.queue, seams.clock())
+
+
+# -- rescue -------------------------------------------------------------------------------------------
+
+
+def submit_rescue(ctx: Context) -> float:
+    """One rescue for all repairs that are ready. The time to look again, 0 when it is settled."""
+    rows = ctx.rows(Stage.RESCUING)
+    if not rows:
+        return 0.0
+    seams = ctx.seams
+    run = rescue.root_of(seams.open(ctx.directory))
+    plans = [latest for row in rows for latest in seams.store.plans(row.id, states=("applied",))[-1:]]
+    since = ctx.began
+    pauses = [(one.applied or 0.0) + one.plan.delay_s for one in plans]
+    latest = max((float(row["ended"] or 0.0) for row in seams.store.rescues(ctx.key, since=since)), default=0.0)
+    not_before = max([*pauses, latest + rescue.back_off(seams, ctx.key, since) if latest else 0.0])
+    answer = rescue.step(run, seams, ctx.key, not_before)
+    if answer.progress is rescue.Progress.PENDING:
+        seams.tell(Event("rescue-pending", "", answer.reason))
+        return max(answer.again_at, seams.clock())
+    for row in rows:
+        if answer.progress is rescue.Progress.STARTED:
+            ctx.move(row, Stage.VERIFYING, answer.reason)
+        else:
+            escalate(ctx, row, f"the rescue failed: {answer.reason}")
+    return 0.0
+
+
+# -- verify -------------------------------------------------------------------------------------------
+
+
+def verify_all(ctx: Context) -> tuple[bool, bool]:
+    """Judge every repair by what the logs say since. (something is still open, something new is wrong)"""
+    rows = ctx.rows(Stage.VERIFYING)
+    seen = look(ctx.seams, ctx.directory)
+    ctx.seams.store.see_run(seen.report.run)
+    for row in rows:
+        _verify_one(ctx, row, seen)
+    mine = {row.incident.id for row in ctx.rows()}
+    new = [one for one in seen.report.incidents if one.id not in mine and not known_failure(ctx, one, seen)]
+    again = [row for row in ctx.rows(Stage.RECOVERED) if any(one.id == row.incident.id for one in seen.report.incidents)]
+    return bool(ctx.rows(Stage.VERIFYING)) and not seen.ended, bool(new or again)
+
+
+def _verify_one(ctx: Context, row: IncidentRow, seen: Look) -> None:
+    store = ctx.seams.store
+    latest = store.plans(row.id)[-1:]
+    if not latest:
+        escalate(ctx, row, "its plan is gone")
+        return
+    chosen = latest[0]
+    if chosen.state in ("acting", "approved"):
+        _settle(ctx, row, chosen, seen)
+        return
+    if chosen.state in ("failed", "interrupted"):
+        _close(ctx, row, chosen, Check(Verification.NOT_YET, chosen.reason))
+        return
+    action = ctx.seams.actions.get(chosen.plan.action)
+    assert action is not None, "an applied plan names a known action"
+    answer = verify.check(seen.run, row.incident, chosen.plan, chosen.baseline, seen.report, seen.report.run.state, action.verify)
+    if answer.result is Verification.NOT_YET and chosen.plan.action == "halt-workflow":
+        if seen.ended:
+            _close(ctx, row, chosen, answer)
+        return
+    if answer.result is Verification.NOT_YET:
+        limit = (chosen.applied or chosen.created) + ctx.seams.policy.verify.timeout_s
+        if seen.ended:
+            _close(ctx, row, chosen, verify.no_more(answer.reason))
+        elif ctx.seams.clock() > limit:
+            store.add_outcome(row, chosen.attempt, answer.result.value, answer.reason)
+            escalate(ctx, row, f"no evidence for {ctx.seams.policy.verify.timeout_s:.0f} s: {answer.reason}")
+        return
+    if answer.result is Verification.WORSE and _another(ctx, row, seen):
+        return  # another failure of the same job is being dealt with; this repair is judged after it
+    _close(ctx, row, chosen, answer)
+
+
+def _another(ctx: Context, row: IncidentRow, seen: Look) -> bool:
+    """Whether the job fails for another reason now, which is (or is about to be) an incident of its own."""
+    jobs = set(row.incident.jobs)
+    others = [
+        one for one in seen.report.incidents
+        if one.diagnosis.cause != row.incident.diagnosis.cause and jobs & {*one.jobs, one.diagnosis.culprit.job}
+    ]  # fmt: skip
+    if not others or any(one.diagnosis.cause == row.incident.diagnosis.cause for one in seen.report.incidents):
+        return False
+    known = {one.incident.id: one for one in ctx.rows()}
+    return any(one.id not in known or known[one.id].stage not in ENDED for one in others)
+
+
+def _close(ctx: Context, row: IncidentRow, chosen: PlanRow, answer: Check) -> None:
+    """Write the outcome; a repair that did not help leads to the next remedy (or to a person)."""
+    ctx.seams.store.add_outcome(row, chosen.attempt, answer.result.value, answer.reason)
+    if answer.result is Verification.RECOVERED:
+        ctx.move(row, Stage.RECOVERED, answer.reason)
+    else:
+        ctx.move(row, Stage.DIAGNOSED, f"{chosen.plan.action} did not help: {answer.reason}")
+
+
+def _settle(ctx: Context, row: IncidentRow, chosen: PlanRow, seen: Look) -> None:
+    """After a crash between intent and result: find out what was done, and finish or take it back."""
+    seams, store, plan_ = ctx.seams, ctx.seams.store, chosen.plan
+    done = verify.done_edits(plan_)
+    queue_done = verify.done_in_queue(plan_, seams.queue)
+    began = bool(store.entries(chosen.id)) or bool(plan_.queue or plan_.argv)
+    if len(done) == len(plan_.edits) and queue_done and not plan_.argv and (began or not (plan_.edits or plan_.queue)):
+        with store.batch():
+            for entry in store.entries(chosen.id, states=("intended",)):
+                store.journal(chosen.id).done(entry.id)
+            store.plan_state(chosen.id, "applied", "found in place after an interruption")
+        store.note(row.run, row.id, "settled", "the repair was found in place after an interruption")
+        if plan_.rescue:
+            ctx.move(row, Stage.RESCUING, "the repair was found in place after an interruption")
+        return
+    if plan_.argv:
+        store.plan_state(chosen.id, "failed", "interrupted while a command ran")
+        escalate(ctx, row, f"the doctor was interrupted while {plan_.argv[0][0]} ran; see `show {row.id}`, then heal again")
+        return
+    if done:
+        action = seams.actions[plan_.action]
+        entries = tuple(entry.id for entry in store.entries(chosen.id))
+        back = action.undo(
+            Applied(replace(plan_, edits=tuple(done), queue=()), entries, seams.clock()),
+            runner(seams, chosen.id, seams.policy.roots(seen.run)),
+        )
+        if isinstance(back, Failed):
+            store.plan_state(chosen.id, "failed", f"interrupted half-way; {back.reason}")
+            escalate(ctx, row, f"the doctor was interrupted half-way and could not take it back: {back.reason}")
+            return
+    for entry in store.entries(chosen.id, states=("intended",)):
+        store.journal(chosen.id).undone(entry.id)
+    store.plan_state(chosen.id, "interrupted", "interrupted before it was done; taken back")
+    store.forget_attempt(row.id)
+    _close(ctx, row, replace(chosen, state="interrupted"), Check(Verification.NOT_YET, "interrupted before it was done; taken back"))
