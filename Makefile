@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint pool bench eval clean
 
 setup: $(STAMP)
 
@@ -30,8 +30,14 @@ lint: setup  ## style, types and the rule library
 	$(BIN)/pegasus-doctor rules check
 	$(BIN)/pegasus-doctor rules test
 
+pool: setup  ## a real HTCondor pool on this machine to play with (`python -m tests.pool stop` ends it)
+	@$(BIN)/python -m tests.pool start
+
 bench: setup  ## figures against pegasus-analyzer, in the same run
 	$(BIN)/python -m benchmarks
+
+eval: setup  ## how well the configured model does on labelled runs; without a key a scripted one shows cost and size
+	$(BIN)/python -m benchmarks.eval
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

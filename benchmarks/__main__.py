@@ -39,7 +39,7 @@ def main(jobs: str, times: int, directory: Path | None, keep: bool, target: Path
     tool failed.
     """
     sizes = [int(word) for word in jobs.replace("_", "").split(",") if word.strip()]
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=120)
     compileall.compile_dir(_PACKAGE, quiet=2)
     place = directory or Path(tempfile.mkdtemp(prefix="pegasus-doctor-bench-"))
     try:
@@ -81,4 +81,12 @@ def _generated(size: int, times: int, place: Path, keep: bool, console: Console)
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["watch"]:  # the daemon's figures have options of their own
+        from benchmarks.watch import main as watch
+
+        watch(sys.argv[2:])
+    if sys.argv[1:2] == ["heal"]:  # needs a pool
+        from benchmarks.heal import heal
+
+        heal(sys.argv[2:])
     main()
