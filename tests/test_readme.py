@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,17 +39,24 @@ def test_makefile_runs_the_same_demo() -> None:
     assert "runs/sci/pegasus/wave/run0001" in makefile
 
 
+#: Exit codes that a command may end with on the demo's run (on a host without HTCondor, and on one with it).
+EXPECTED = {"analyze": {1}, "analyzer": {2}, "heal": {1, 3}, "undo": {2}}
+
+
 @pytest.mark.parametrize("line", _commands())
 def test_every_command_of_the_readme_runs(line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(ROOT)
+    copy = tmp_path / "flow"
+    shutil.copytree(ROOT / DEMO, copy, symlinks=True)
+    run = str(copy / RUN.removeprefix(f"{DEMO}/"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     message = tmp_path / "message.txt"
     message.write_text("Error from slot1@node: memory usage exceeded request_memory\n")
     words = shlex.split(line)[1:]
-    words = [{"RUN": RUN, "message.txt": str(message)}.get(word, word) for word in words]
-    words = [word.replace("/data=/mnt/copy", f"/data/flows/b03={DEMO}").replace("/mnt/copy/blast/run0001", RUN) for word in words]
+    words = [{"RUN": run, "message.txt": str(message), "ID": "none"}.get(word, word) for word in words]
+    words = [word.replace("/data=/mnt/copy", f"/data/flows/b03={copy}").replace("/mnt/copy/blast/run0001", run) for word in words]
     result = CliRunner().invoke(main, words)
-    expected = {"analyze": 1, "analyzer": 2}.get(words[0], 0)
-    assert result.exit_code == expected, result.output
+    assert isinstance(result.exception, SystemExit) or result.exception is None, result.output
+    assert result.exit_code in EXPECTED.get(words[0], {0}), result.output
     assert result.output.strip()
 
 
