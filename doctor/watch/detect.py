@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -99,7 +100,7 @@ def stalled(run: RunPicture, jobs: Sequence[QueueJob], now: float, after: float 
             f"The workflow has not moved for {(now - run.moved) / 60:.0f} min: {why}",
             f"Nothing runs and nothing has moved for {(now - run.moved) / 60:.0f} min: {why}. "
             f"{run.done} of {run.total} jobs are done.",
-            (("queue", None, f"{len(idle)} idle, 0 running, {len(on_hold)} held"),), f"stalled: {why.split(' ', 1)[-1]}", confidence,
+            (("queue", None, f"{len(idle)} idle, 0 running, {len(on_hold)} held"),), "stalled: " + re.sub(r"\d+", "#", why), confidence,
         )
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from doctor.run.jobstate import LATEST, Attempt, History, StateLine
 
 _KEEP_EVENTS = 5_000
 _KEEP_JOBS = 200_000
+_KEEP_HOSTS = 10_000
 _LARGE = 4 << 20
 _MAX_REST = 16 << 10
 
@@ -132,6 +133,9 @@ class LiveEvents:
         self.running: dict[str, str] = {}  # cluster.proc -> host
         self.events: list[JobEvent] = []  # holds, evictions and the like; for doctor.run.reader.Run.events
         self.counts: dict[tuple[str, str], int] = {}  # (DAG node, kind) -> how often in this DAGMan's time
+        self.hosts: dict[str, str] = {}  # cluster.proc -> host that it ran on last
+        self.bad: dict[str, int] = {}  # host -> jobs that failed or were held there
+        self.good: dict[str, int] = {}  # host -> jobs that succeeded there
         self.seen = 0
 
     @staticmethod
@@ -157,11 +161,14 @@ class LiveEvents:
             if found[1] == b"01":
                 slot = _SLOT.search(text, found.end(), found.end() + 400)
                 if len(self.running) < _KEEP_JOBS:
-                    self.running[job] = slot[1].decode() if slot else ""
+                    self.running[job] = self.hosts[job] = slot[1].decode() if slot else ""
             else:
-                self.running.pop(job, None)
+                host = self.running.pop(job, "")
                 if found[1] in (b"05", b"09"):
                     ended.append(job)
+                if host and found[1] == b"05":
+                    fine = text.find(b"(return value 0)", found.end(), found.end() + 200) >= 0
+                    _count(self.good if fine else self.bad, host)
         self.seen += text.count(b"\n...\n")
         troubles = []
         for event in parse_events(data, first_line):
@@ -169,9 +176,17 @@ class LiveEvents:
             self.events.append(event)
             if node:
                 self.counts[node, event.kind] = self.counts.get((node, event.kind), 0) + 1
+            if event.kind == "held" and (where := self.hosts.get(event.condor_id)):
+                _count(self.bad, where)
             troubles.append((node, event))
         if len(self.events) > _KEEP_EVENTS:
             del self.events[: -_KEEP_EVENTS // 2]
         for job in ended:
             self.nodes.pop(job, None)
+            self.hosts.pop(job, None)
         return troubles
+
+
+def _count(tally: dict[str, int], host: str) -> None:
+    if host in tally or len(tally) < _KEEP_HOSTS:
+        tally[host] = tally.get(host, 0) + 1

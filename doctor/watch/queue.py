@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from doctor.errors import DoctorError
+from doctor.process import run
 from doctor.watch.match import conjuncts
 from doctor.watch.snapshots import QueueJob, Slot
 
@@ -15,6 +18,7 @@ PROJECTION = (
     "RequestCpus", "RequestMemory", "RequestDisk", "RequestGPUs", "Requirements", "RemoteHost", "LastRemoteHost", "pegasus_wf_uuid",
     "pegasus_wf_dag_job_id", "pegasus_job_class", "pegasus_wf_xformation", "pegasus_root_wf_uuid", "Cmd",
 )  # fmt: skip
+_LOAD_S = 20.0
 _LIMIT = 200_000  # jobs of one answer
 _REQUESTS = (("cpus", "RequestCpus"), ("memory_mb", "RequestMemory"), ("disk_kb", "RequestDisk"), ("gpus", "RequestGPUs"))
 _TOTALS = (
@@ -31,6 +35,26 @@ def constraint(owner: str) -> str:
     return f'Owner == "{quoted}" && (DAGManJobId isnt undefined || pegasus_wf_uuid isnt undefined)'
 
 
+def distrust_library() -> None:
+    """Let nothing import htcondor2 until :func:`load_library` has proved that it loads.
+
+    On a host whose names cannot be resolved its initialisation sleeps for a minute and longer without
+    letting any other thread run.
+    """
+    sys.modules.setdefault("htcondor2", None)  # type: ignore[arg-type]  # an import then fails at once
+
+
+def load_library() -> None:
+    """Import htcondor2 once another process has shown that this takes no time. Raises :class:`DoctorError`."""
+    if sys.modules.get("htcondor2") is not None:
+        return
+    done = run([sys.executable, "-c", "import htcondor2"], timeout=_LOAD_S)
+    if done.code != 0:
+        raise DoctorError(f"htcondor2 cannot be imported: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    sys.modules.pop("htcondor2", None)
+    import htcondor2  # noqa: F401
+
+
 class Condor:
     """The queue and the slots through htcondor2. Every call may raise; the callers back off."""
 
@@ -38,12 +62,15 @@ class Condor:
         self.owner = owner
 
     def jobs(self) -> list[QueueJob]:
+        load_library()
         import htcondor2
 
-        return jobs_of(htcondor2.Schedd().query(constraint(self.owner), list(PROJECTION), limit=_LIMIT))
+        found = htcondor2.Schedd().query(constraint(self.owner), list(PROJECTION), limit=_LIMIT)
+        return jobs_of(found)
 
     def slots(self) -> list[Slot]:
         """All slots that could run jobs; dynamic slots are parts of their partitionable one."""
+        load_library()
         import htcondor2
 
         ads = htcondor2.Collector().query(htcondor2.AdType.Startd, 'SlotType =!= "Dynamic"')
@@ -156,12 +183,9 @@ def evaluate(requirement: str, job: Any, slot: Any) -> bool | None:
     try:
         import classad2
 
-        mine = classad2.ClassAd(str(job)) if not isinstance(job, classad2.ClassAd) else classad2.ClassAd(job)
-        mine["DoctorAsks"] = classad2.ExprTree(requirement)
+        mine = classad2.ClassAd(str(job))
         mine["Requirements"] = classad2.ExprTree(requirement)
-        target = classad2.ClassAd(slot)
-        target["Requirements"] = True
-        return bool(mine.symmetricMatch(target))
+        return bool(slot.matches(mine))
     except Exception:  # noqa: BLE001 - no bindings here, or an expression they do not know
         return None
 
