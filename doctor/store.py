@@ -366,6 +366,13 @@ class Store:
             if (attempt is None or row["attempt"] == attempt) and (not states or row["state"] in states)
         ]  # fmt: skip
 
+    def planned_again(self, run: str) -> str:
+        """The submit directory of the run that took this one's place because it was planned again; '' when none did."""
+        rows = self._rows(
+            "select json_extract(body, '$.new_run') as place from plans where run = ? and state = 'applied' order by id desc", run
+        )
+        return next((row["place"] for row in rows if row["place"]), "")
+
     def add_verdict(self, plan: int, answers: tuple[GuardAnswer, ...]) -> None:
         """The guards' answers on a plan; they replace earlier ones."""
         now = self.clock()

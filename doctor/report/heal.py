@@ -29,6 +29,7 @@ def healed_json(healed: Healed) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": healed.run.submit_dir,
+        "new_run": healed.again.submit_dir if healed.again else "",
         "outcome": healed.outcome,
         "reason": healed.reason,
         "dry_run": healed.dry,
@@ -37,6 +38,7 @@ def healed_json(healed: Healed) -> dict[str, Any]:
                 "id": one.row.id,
                 "category": one.row.incident.category,
                 "cause": one.row.incident.cause,
+                "decided_by": one.row.incident.diagnosis.decided_by,
                 "outcome": one.outcome,
                 "reason": one.reason,
                 "actions": [_action_json(action) for action in one.actions],
@@ -56,6 +58,8 @@ def _action_json(action: ActionTaken) -> dict[str, Any]:
         "diff": action.diff,
         "state": action.state,
         "reason": action.reason,
+        "new_run": action.plan.new_run if action.applied else "",
+        "manual": action.plan.manual,
     }
 
 
@@ -87,7 +91,7 @@ def shown_json(row: IncidentRow, treated: Treated, store: Store) -> dict[str, An
             "attempts": row.attempts,
             "diagnosis": incident_json(row.incident),
             "actions": [
-                {**_action_json(action), "attempt": plan.attempt, "guards": store.verdicts(plan.id), "manual": action.plan.manual}
+                {**_action_json(action), "attempt": plan.attempt, "guards": store.verdicts(plan.id)}
                 for action, plan in zip(treated.actions, plans, strict=True)
             ],
             "outcomes": store.outcomes(row.id),
@@ -145,7 +149,10 @@ def rows(healed: Healed) -> Iterator[Text]:
     for number, one in enumerate(healed.treated, 1):
         yield Text()
         yield from _treated(number, one, healed.dry)
-    if healed.rescues:
+    if healed.again:
+        yield Text()
+        yield Text(f"Planned again: the new run is {healed.again.submit_dir}, it is {healed.again.state.value} now.")
+    elif healed.rescues:
         yield Text()
         yield Text(f"{healed.rescues} rescue{'s' if healed.rescues > 1 else ''} submitted; the run is {healed.run.state.value} now.")
 
@@ -155,7 +162,7 @@ def _treated(number: int, one: Treated, dry: bool) -> Iterator[Text]:
     title = Text(f"{number}  ", style="bold")
     title.append(f"{incident.category}/{incident.cause}", style="bold red")
     title.append(f"  {one.outcome}", style=_STYLE.get(one.outcome, ""))
-    title.append(f"  incident {one.row.id}", style="dim")
+    title.append(f"  incident {one.row.id}, decided by {diagnosis.decided_by}", style="dim")
     yield title
     yield _row("wrong", diagnosis.summary, "bold")
     jobs = ", ".join(incident.jobs[:5]) + (f" and {len(incident.jobs) - 5} more" if len(incident.jobs) > 5 else "")
@@ -180,6 +187,8 @@ def _action(action: ActionTaken, dry: bool) -> Iterator[Text]:
     for line in action.diff.splitlines()[:80]:
         style = "green" if line.startswith("+") else "red" if line.startswith("-") else "dim"
         yield _row("", line, style)
+    if action.plan.new_run:
+        yield _row("new run", action.plan.new_run)
     if action.plan.manual:
         yield _row("by hand", action.plan.manual, "yellow")
 
