@@ -53,32 +53,58 @@ class Node:
         """The submit file."""
         place = f"{plan.at.run}//00/00/{self.name}"
         common = {
-            "error": f"{place}.err", "log": str(plan.log), "notification": "NEVER", "output": f"{place}.out", "periodic_release": "False",
+            "error": f"{place}.err",
+            "log": str(plan.log),
+            "notification": "NEVER",
+            "output": f"{place}.out",
+            "periodic_release": "False",
             "periodic_remove": f"(JobStatus == 5) && ((CurrentTime - EnteredCurrentStatus) > {plan.flow.hold_seconds})",
-            "priority": str(PRIORITIES[self.kind]), "submit_event_user_notes": f"pool:{self.site}", "wf_submit_dir": str(plan.at.run),
-        }  # fmt: skip
+            "priority": str(PRIORITIES[self.kind]),
+            "submit_event_user_notes": f"pool:{self.site}",
+            "wf_submit_dir": str(plan.at.run),
+        }
         variables = {
-            "CONDOR_JOBID": "$(cluster).$(process)", "PEGASUS_WF_UUID": plan.uuid, "PEGASUS_WF_LABEL": plan.flow.name,
-            "PEGASUS_DAG_JOB_ID": self.name, "PEGASUS_SITE": self.site,
-        }  # fmt: skip
+            "CONDOR_JOBID": "$(cluster).$(process)",
+            "PEGASUS_WF_UUID": plan.uuid,
+            "PEGASUS_WF_LABEL": plan.flow.name,
+            "PEGASUS_DAG_JOB_ID": self.name,
+            "PEGASUS_SITE": self.site,
+        }
         path = f"{plan.home}/bin:{_SYSTEM_PATH}"
         words = " ".join(f"{key}={value}" for key, value in variables.items())
         extra = f" {self.environment}" if self.environment else ""
         macros = {"pegasus_job_runtime": 0, "pegasus_cores": 1, "pegasus_gpus": 0, **self.macros}
         attributes = {
-            "pegasus_generator": "Pegasus", "pegasus_root_wf_uuid": plan.root_uuid, "pegasus_wf_uuid": plan.uuid, "pegasus_version": VERSION,
-            "pegasus_wf_name": f"{plan.flow.name}-0", "pegasus_wf_time": "20261121T050000+0000", "pegasus_wf_xformation": self.transformation,
-            "pegasus_wf_dax_job_id": self.identity, "pegasus_wf_dag_job_id": self.name, "pegasus_job_class": CLASSES[self.kind],
-            "pegasus_site": self.site, "pegasus_cluster_size": 1,
-        }  # fmt: skip
+            "pegasus_generator": "Pegasus",
+            "pegasus_root_wf_uuid": plan.root_uuid,
+            "pegasus_wf_uuid": plan.uuid,
+            "pegasus_version": VERSION,
+            "pegasus_wf_name": f"{plan.flow.name}-0",
+            "pegasus_wf_time": "20261121T050000+0000",
+            "pegasus_wf_xformation": self.transformation,
+            "pegasus_wf_dax_job_id": self.identity,
+            "pegasus_wf_dag_job_id": self.name,
+            "pegasus_job_class": CLASSES[self.kind],
+            "pegasus_site": self.site,
+            "pegasus_cluster_size": 1,
+        }
         rows = [
-            _LINE, "# PEGASUS WMS GENERATED SUBMIT FILE", f"# DAG : {plan.flow.name}, Index = 0, Count = null",
-            f"# SUBMIT FILE NAME : {self.name}.sub", _LINE, "stream_error  = false", "stream_output = false",
+            _LINE,
+            "# PEGASUS WMS GENERATED SUBMIT FILE",
+            f"# DAG : {plan.flow.name}, Index = 0, Count = null",
+            f"# SUBMIT FILE NAME : {self.name}.sub",
+            _LINE,
+            "stream_error  = false",
+            "stream_output = false",
             f'environment = "LANG=C.UTF-8 PEGASUS_HOME={plan.home} PATH={path} {words}{extra}"',
             *(f"{key} = {value}" for key, value in sorted((common | self.submit).items())),
             *(f"{key} = {value}" for key, value in macros.items()),
-            *(f"+{key} = {json.dumps(value)}" for key, value in attributes.items()), "queue", _LINE, "# END OF SUBMIT FILE", _LINE,
-        ]  # fmt: skip
+            *(f"+{key} = {json.dumps(value)}" for key, value in attributes.items()),
+            "queue",
+            _LINE,
+            "# END OF SUBMIT FILE",
+            _LINE,
+        ]
         return "\n".join(rows) + "\n"
 
 
@@ -109,12 +135,15 @@ def directives(kind: str, targets: Sequence[tuple[str, str, bool | None]]) -> st
     for number, (site, url, recursive) in enumerate(targets, 1):
         more = "" if recursive is None else f', "recursive": "{recursive}"'
         rows.append(
-            f'  {{\n    "id": {number},\n    "type": "{kind}",\n    "target": {{ "site_label": "{site}", "url": {json.dumps(url)}{more} }} }}\n'
+            f'  {{\n    "id": {number},\n    "type": "{kind}",\n    "target": '
+            f'{{ "site_label": "{site}", "url": {json.dumps(url)}{more} }} }}\n'
         )
     return "[\n" + " ,\n".join(rows) + "]\n"
 
 
-def transfer_job(plan: Planned, name: str, kind: str, transformation: str, request: str, lof: Sequence[str] = (), options: str = "") -> Node:
+def transfer_job(
+    plan: Planned, name: str, kind: str, transformation: str, request: str, lof: Sequence[str] = (), options: str = ""
+) -> Node:
     """A job on the submit host that feeds a list to pegasus-transfer; with `lof` kickstart also looks at files."""
     suffix = ".out.lof" if kind == "stage-in" else ".in.lof"
     program = f"{plan.home}/bin/pegasus-transfer {options}".rstrip() + " "
@@ -128,7 +157,8 @@ def transfer_job(plan: Planned, name: str, kind: str, transformation: str, reque
     else:
         files[suffix] = "".join(f"{lfn}={lfn}\n" for lfn in lof)
         more += f" -{'s' if kind == 'stage-in' else 'S'} @$_CONDOR_SCRATCH_DIR/{name}{suffix} "
-        environment = f"GRIDSTART_CLEANUP='/bin/rm -rf {name}{suffix} ' {environment} _PEGASUS_TRANSFER_INPUT_FILES=$(wf_submit_dir)/00/00/{name}{suffix},"
+        environment = f"GRIDSTART_CLEANUP='/bin/rm -rf {name}{suffix} ' {environment}"
+        environment += f" _PEGASUS_TRANSFER_INPUT_FILES=$(wf_submit_dir)/00/00/{name}{suffix},"
         environment += f" PEGASUS_BIN_DIR={plan.home}/bin _PEGASUS_CONNECT_STDIN=true"
         arguments = kickstart(plan, transformation, "null", "local", more, program)
         submit |= {
@@ -143,7 +173,12 @@ def chmod_job(plan: Planned, task: Task) -> Node:
     """The job that makes a staged program executable on a shared file system."""
     command = f"/bin/chmod  +x  {plan.at.staged(task.program).removeprefix('file://')}"
     arguments = kickstart(plan, "system::chmod", "null", "local", "", command)
-    submit = {"universe": "local", "transfer_executable": "false", "executable": f"{plan.home}/bin/pegasus-kickstart", "arguments": f'"{arguments}"'}
+    submit = {
+        "universe": "local",
+        "transfer_executable": "false",
+        "executable": f"{plan.home}/bin/pegasus-kickstart",
+        "arguments": f'"{arguments}"',
+    }
     return Node(f"chmod_{task.name}_0", "chmod", submit, f"_PEGASUS_WF_SUBMIT_DIR={plan.at.run}", "system::chmod")
 
 
@@ -159,7 +194,12 @@ def compute_job(plan: Planned, task: Task, checksums: Sequence[str] = ()) -> Nod
     node.files = {".in.lof": "".join(f"{lfn}={lfn}\n" for lfn in inputs), ".out.lof": "".join(f"{lfn}={lfn}\n" for lfn in task.outputs)}
     node.environment = f"GRIDSTART_CLEANUP='/bin/rm -rf {task.name}.in.lof {task.name}.out.lof '"
     ships = [f"$(wf_submit_dir)/00/00/{task.name}{suffix}" for suffix in (".in.lof", ".out.lof")]
-    node.submit = {"universe": "vanilla", "should_transfer_files": "YES", "when_to_transfer_output": "ON_EXIT", "transfer_executable": "true"}
+    node.submit = {
+        "universe": "vanilla",
+        "should_transfer_files": "YES",
+        "when_to_transfer_output": "ON_EXIT",
+        "transfer_executable": "true",
+    }
     more = f"{' ' + task.kickstart if task.kickstart else ''}"
     lists = f"  -S @$_CONDOR_SCRATCH_DIR/{task.name}.in.lof  -s @$_CONDOR_SCRATCH_DIR/{task.name}.out.lof "
     program = f"{plan.at.root}/bin/{task.program}" if not staged else f"./{task.program}"
@@ -169,9 +209,12 @@ def compute_job(plan: Planned, task: Task, checksums: Sequence[str] = ()) -> Nod
         arguments = kickstart(plan, task.program, task.id, "condorpool", f"{more}{lists}", command)
         node.environment += f" PEGASUS_SCRATCH_DIR={plan.at.scratch}"
         node.submit |= {
-            "executable": f"{plan.home}/bin/pegasus-kickstart", "arguments": f'"{arguments}"', "transfer_executable": "false",
-            "remote_initialdir": str(plan.at.scratch), "transfer_input_files": ",".join(ships),
-        }  # fmt: skip
+            "executable": f"{plan.home}/bin/pegasus-kickstart",
+            "arguments": f'"{arguments}"',
+            "transfer_executable": "false",
+            "remote_initialdir": str(plan.at.scratch),
+            "transfer_input_files": ",".join(ships),
+        }
     else:
         ships += [f"$(wf_submit_dir)/00/00/{name}.meta" for name in checksums] + ["$(wf_submit_dir)/pegasus-lite-common.sh"]
         command = f"{program} {' '.join(task.arguments)}".rstrip()
@@ -208,8 +251,8 @@ def _block(linkage: str, entries: Sequence[tuple[str, str, str, str, str]], opti
 def wrapper(plan: Planned, task: Task, line: str, inputs: Sequence[str], staged: Sequence[str], checked: bool) -> str:
     """The script around a task: stages of PegasusLite, with the functions of lite-common.sh."""
     condorio = plan.flow.data == "condorio"
-    major, minor, patch = VERSION.split(".", 2)
-    text = f"#!/bin/bash\nset -e\npegasus_lite_version_major=\"{major}\"\npegasus_lite_version_minor=\"{minor}\"\npegasus_lite_version_patch=\"{patch}\"\n\n"
+    numbers = zip(("major", "minor", "patch"), VERSION.split(".", 2), strict=True)
+    text = "#!/bin/bash\nset -e\n" + "".join(f'pegasus_lite_version_{part}="{number}"\n' for part, number in numbers) + "\n"
     text += ". ./pegasus-lite-common.sh\n\npegasus_lite_init\ntrap pegasus_lite_signal_int INT\ntrap pegasus_lite_signal_term TERM\n"
     text += "trap pegasus_lite_unexpected_exit EXIT\n\n" + _banner("[Pegasus Lite] Setting up workdir ")
     text += "export pegasus_lite_work_dir=$PWD\n" if condorio else ""
@@ -220,7 +263,10 @@ def wrapper(plan: Planned, task: Task, line: str, inputs: Sequence[str], staged:
         text += _banner(" Staging in input data and executables ") + "# stage in data and executables\n"
         text += _block("input", entries, plan.flow.transfer_options)
     if staged:
-        text += _banner(" Setting the xbit for executables staged ") + f"# set the xbit for any executables staged\n/bin/chmod +x {' '.join(staged)}\n\n"
+        text += (
+            _banner(" Setting the xbit for executables staged ")
+            + f"# set the xbit for any executables staged\n/bin/chmod +x {' '.join(staged)}\n\n"
+        )
     if checked:
         text += _banner(" Checking file integrity for input files ") + "# do file integrity checks\n"
         text += f"pegasus-integrity --print-timings --verify=stdin 1>&2 << 'eof'\n{';;;'.join(inputs)}\neof\n\n"

@@ -137,20 +137,38 @@ def facts(info: os.stat_result) -> list[str]:
     """What `stat` knows of a file, as below `files:` and `executable:`."""
     user = owner(info.st_uid)
     return [
-        f"      mode: 0o{info.st_mode:o}", f"      size: {info.st_size}", f"      inode: {info.st_ino}", f"      nlink: {info.st_nlink}",
-        f"      blksize: {info.st_blksize}", f"      blocks: {info.st_blocks}", f"      mtime: {when(info.st_mtime)}",
-        f"      atime: {when(info.st_atime)}", f"      ctime: {when(info.st_ctime)}", f"      uid: {info.st_uid}",
-        f"      user: {user}", f"      gid: {info.st_gid}", f"      group: {user}",
-    ]  # fmt: skip
+        f"      mode: 0o{info.st_mode:o}",
+        f"      size: {info.st_size}",
+        f"      inode: {info.st_ino}",
+        f"      nlink: {info.st_nlink}",
+        f"      blksize: {info.st_blksize}",
+        f"      blocks: {info.st_blocks}",
+        f"      mtime: {when(info.st_mtime)}",
+        f"      atime: {when(info.st_atime)}",
+        f"      ctime: {when(info.st_ctime)}",
+        f"      uid: {info.st_uid}",
+        f"      user: {user}",
+        f"      gid: {info.st_gid}",
+        f"      group: {user}",
+    ]
 
 
 def usage(found: resource.struct_rusage | None, indent: str) -> list[str]:
     values = {
-        "utime": f"{found.ru_utime:.3f}" if found else "0.000", "stime": f"{found.ru_stime:.3f}" if found else "0.000",
-        "maxrss": found.ru_maxrss if found else 0, "minflt": found.ru_minflt if found else 0, "majflt": found.ru_majflt if found else 0,
-        "nswap": 0, "inblock": found.ru_inblock if found else 0, "outblock": found.ru_oublock if found else 0, "msgsnd": 0, "msgrcv": 0,
-        "nsignals": 0, "nvcsw": found.ru_nvcsw if found else 0, "nivcsw": found.ru_nivcsw if found else 0,
-    }  # fmt: skip
+        "utime": f"{found.ru_utime:.3f}" if found else "0.000",
+        "stime": f"{found.ru_stime:.3f}" if found else "0.000",
+        "maxrss": found.ru_maxrss if found else 0,
+        "minflt": found.ru_minflt if found else 0,
+        "majflt": found.ru_majflt if found else 0,
+        "nswap": 0,
+        "inblock": found.ru_inblock if found else 0,
+        "outblock": found.ru_oublock if found else 0,
+        "msgsnd": 0,
+        "msgrcv": 0,
+        "nsignals": 0,
+        "nvcsw": found.ru_nvcsw if found else 0,
+        "nivcsw": found.ru_nivcsw if found else 0,
+    }
     return [f"{indent}usage:", *(f"{indent}  {name}: {value}" for name, value in values.items())]
 
 
@@ -158,7 +176,13 @@ def step(name: str, child: Child, executable: str) -> list[str]:
     """One of `mainjob:` and `cleanup:`."""
     rows = [f"  {name}:", f"    start: {when(0.0 if child.error else child.began, True)}", f"    duration: {child.seconds:.3f}"]
     rows += [f"    pid: {child.pid}"] if child.pid else []
-    rows += [*usage(child.usage, "    "), "    status:", *status(child.raw, child.error), "    executable:", f"      file_name: {executable}"]
+    rows += [
+        *usage(child.usage, "    "),
+        "    status:",
+        *status(child.raw, child.error),
+        "    executable:",
+        f"      file_name: {executable}",
+    ]
     try:
         rows += facts(os.stat(executable))
     except OSError as problem:
@@ -212,10 +236,16 @@ def machine() -> list[str]:
             name, _, rest = line.partition(":")
             memory[name] = rest.split()[0]
     return [
-        "  machine:", "    page-size: 4096", "    uname_system: linux", f"    uname_nodename: {system.nodename.split('.')[0]}",
-        f"    uname_release: {system.release}", f"    uname_machine: {system.machine}", f"    ram_total: {memory.get('MemTotal', 0)}",
-        f"    ram_free: {memory.get('MemFree', 0)}", f"    cpu_count: {os.cpu_count()}",
-    ]  # fmt: skip
+        "  machine:",
+        "    page-size: 4096",
+        "    uname_system: linux",
+        f"    uname_nodename: {system.nodename.split('.')[0]}",
+        f"    uname_release: {system.release}",
+        f"    uname_machine: {system.machine}",
+        f"    ram_total: {memory.get('MemTotal', 0)}",
+        f"    ram_free: {memory.get('MemFree', 0)}",
+        f"    cpu_count: {os.cpu_count()}",
+    ]
 
 
 def trouble() -> list[str]:
@@ -250,17 +280,31 @@ def main(words: list[str]) -> int:
     user = owner(os.getuid())
     rows = ["- invocation: True", "  version: 3.0", f"  start: {when(began, True)}", f"  duration: {time.time() - began:.3f}"]
     rows += [f"  transformation: {quoted(one.get('n', 'null'))}", f"  derivation: {quoted(one.get('N', 'null'))}"]
-    rows += [f"  resource: {quoted(one.get('R', ''))}", f"  wf-label: {quoted(one.get('L', ''))}", f"  wf-stamp: {quoted(one.get('T', ''))}"]
+    rows += [
+        f"  resource: {quoted(one.get('R', ''))}",
+        f"  wf-label: {quoted(one.get('L', ''))}",
+        f"  wf-stamp: {quoted(one.get('T', ''))}",
+    ]
     rows += ["  interface: lo", "  hostaddr: 127.0.0.1", f"  pid: {os.getpid()}", f"  uid: {os.getuid()}", f"  user: {user}"]
     rows += [f"  gid: {os.getgid()}", f"  group: {user}", "  umask: 0o0022", *step("mainjob", main_, full)]
     if cleanup := shlex.split(os.environ.get("GRIDSTART_CLEANUP", "")):
         rows += step("cleanup", run(cleanup, stdin, 2, 2), os.path.realpath(cleanup[0]))
     rows += ["  jobids:", f"    condor: {os.environ.get('CONDOR_JOBID', '')}", f"  cwd: {os.getcwd()}"]
     rows += [*usage(resource.getrusage(resource.RUSAGE_SELF), "  "), *machine(), "  files:", *files]
-    rows += ["    stdin:", "      file_name: /dev/null", *stream_rows("stdout", streams["out"][1], 3), *stream_rows("stderr", streams["err"][1], 4)]
+    rows += [
+        "    stdin:",
+        "      file_name: /dev/null",
+        *stream_rows("stdout", streams["out"][1], 3),
+        *stream_rows("stderr", streams["err"][1], 4),
+    ]
     rows += stream_rows("metadata", streams["meta"][1], 5, data=False)
     if main_.raw:
-        rows += ["    kickstart:", "      error: 2", "      note: ignore error - it is just a warning", "      file_name: pegasus-kickstart"]
+        rows += [
+            "    kickstart:",
+            "      error: 2",
+            "      note: ignore error - it is just a warning",
+            "      file_name: pegasus-kickstart",
+        ]
         rows += trouble()
     sys.stdout.write("\n".join(rows) + "\n")
     for handle, path in streams.values():

@@ -140,6 +140,10 @@ class Pool:
             env |= {name: os.environ[name] for name in ("USER", "HOME") if name in os.environ}
         return [*prefix, "env", "-i", *(f"{k}={v}" for k, v in env.items()), *command]
 
+    def version(self) -> str:
+        """HTCondor's version string, `$CondorVersion: ... $`."""
+        return self.condor("condor_version").splitlines()[0].strip()
+
     # -- inner ----------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
