@@ -36,6 +36,7 @@ pool: setup  ## a real HTCondor pool on this machine to play with (`python -m te
 bench: setup  ## figures against pegasus-analyzer, in the same run
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks watch
+	$(BIN)/python -m benchmarks heal
 
 eval: setup  ## how well the configured model does on labelled runs; without a key a scripted one shows cost and size
 	$(BIN)/python -m benchmarks.eval

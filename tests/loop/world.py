@@ -161,7 +161,7 @@ class World:
         if policy is None:
             file.write_text(POLICY.format(mode=mode, more=more, start=self.start_within))
         values: dict[str, Any] = {
-            "store": Store(self.folder / "state", changes.get("clock", time.time)),
+            "store": changes["store"] if "store" in changes else Store(self.folder / "state", changes.get("clock", time.time)),
             "policy": load_policy(file),
             "actions": {action.name: action for action in actions.ACTIONS},
             "matcher": matcher or Matcher(load()),
