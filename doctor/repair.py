@@ -67,6 +67,7 @@ class RunView:
     scratch_dirs: tuple[str, ...] = ()
     output_dirs: tuple[str, ...] = ()
     workflow_file: str = ""  # the abstract workflow that was planned; its folder is where the planner ran
+    base_dir: str = ""  # the folder below which the planner makes submit directories
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ class Plan:
     rescue: bool = True  # a rescue must follow for the repair to take effect
     manual: str = ""  # an exact command for a person, where this host lacks the tool
     delay_s: float = 0.0  # back-off before the rescue
+    new_run: str = ""  # the submit directory that planning again makes: it is submitted and judged, not the old one
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from doctor.errors import DoctorError
 from doctor.loop import guards, rescue, verify
 from doctor.loop.records import IncidentRow, PlanRow
 from doctor.loop.seams import Action, Event, Seams
 from doctor.loop.stages import ENDED, Stage
 from doctor.loop.steps import Context, Look, escalate, history, known_failure, look, make
 from doctor.repair import Applied, Check, Decision, Failed, Runner, RunView, Skipped, Verification
+
+_PLANNING_S = 60.0  # seconds that a planner without its doctor gets to finish
 
 # -- act ----------------------------------------------------------------------------------------------
 
@@ -61,6 +64,7 @@ def _record(ctx: Context, row: IncidentRow, chosen: PlanRow, result: Applied | F
     store, name = ctx.seams.store, chosen.plan.action
     if isinstance(result, Applied):
         to, why = (Stage.RESCUING if result.plan.rescue else Stage.VERIFYING), result.plan.summary
+        why += f": {result.plan.new_run}" if result.plan.new_run else ""
         with store.batch():
             store.add_plan(row, chosen.attempt, result.plan, chosen.key, chosen.baseline, id_=chosen.id)
             store.plan_state(chosen.id, "applied")
@@ -116,22 +120,45 @@ def submit_rescue(ctx: Context) -> float:
     if not rows:
         return 0.0
     seams = ctx.seams
-    run = rescue.root_of(seams.open(ctx.directory))
+    again = seams.store.planned_again(ctx.key)
+    if again:
+        rows = _of_new_run(ctx, rows, again)
+    try:
+        run = rescue.root_of(seams.open(Path(again or ctx.directory)))
+    except DoctorError as problem:
+        if not again:
+            raise
+        for row in rows:
+            escalate(ctx, row, f"the workflow was planned again, and there is no run to submit: {problem}")
+        return 0.0
     plans = [latest for row in rows for latest in seams.store.plans(row.id, states=("applied",))[-1:]]
     since = ctx.began
     pauses = [(one.applied or 0.0) + one.plan.delay_s for one in plans]
     latest = max((float(row["ended"] or 0.0) for row in seams.store.rescues(ctx.key, since=since)), default=0.0)
     not_before = max([*pauses, latest + rescue.back_off(seams, ctx.key, since) if latest else 0.0])
-    answer = rescue.step(run, seams, ctx.key, not_before)
+    answer = rescue.step(run, seams, ctx.key, not_before, first=bool(again))
     if answer.progress is rescue.Progress.PENDING:
         seams.tell(Event("rescue-pending", "", answer.reason))
         return max(answer.again_at, seams.clock())
     for row in rows:
         if answer.progress is rescue.Progress.STARTED:
-            ctx.move(row, Stage.VERIFYING, answer.reason)
+            ctx.move(row, Stage.VERIFYING, f"{again}: {answer.reason}" if again else answer.reason)
+        elif again:
+            escalate(ctx, row, f"{again} was planned but not started: {answer.reason}")
         else:
             escalate(ctx, row, f"the rescue failed: {answer.reason}")
     return 0.0
+
+
+def _of_new_run(ctx: Context, rows: list[IncidentRow], again: str) -> list[IncidentRow]:
+    """Of the repairs that are ready those that are in the new run; the others went into the old one, which is not run any more."""
+    new = []
+    for row in rows:
+        if any(one.plan.new_run == again for one in ctx.seams.store.plans(row.id, states=("applied",))[-1:]):
+            new.append(row)
+        else:
+            escalate(ctx, row, f"the run was planned again, without this repair; go on with `pegasus-doctor heal {again}`")
+    return new
 
 
 # -- verify -------------------------------------------------------------------------------------------
@@ -140,25 +167,30 @@ def submit_rescue(ctx: Context) -> float:
 def verify_all(ctx: Context) -> tuple[bool, bool]:
     """Judge every repair by what the logs say since. (something is still open, something new is wrong)"""
     rows = ctx.rows(Stage.VERIFYING)
-    seen = look(ctx.seams, ctx.directory)
+    seen = look(ctx.seams, ctx.place)
     ctx.seams.store.see_run(seen.report.run)
-    for row in rows:
-        _verify_one(ctx, row, seen)
+    pending = [_verify_one(ctx, row, seen) for row in rows]
+    if ctx.seams.store.planned_again(ctx.key):  # what else is wrong in the new run is that run's own matter
+        return bool(ctx.rows(Stage.VERIFYING)) and not seen.ended, False
     mine = {row.incident.id for row in ctx.rows()}
     new = [one for one in seen.report.incidents if one.id not in mine and not known_failure(ctx, one, seen)]
     again = [row for row in ctx.rows(Stage.RECOVERED) if any(one.id == row.incident.id for one in seen.report.incidents)]
-    return bool(ctx.rows(Stage.VERIFYING)) and not seen.ended, bool(new or again)
+    return any(pending) or (bool(ctx.rows(Stage.VERIFYING)) and not seen.ended), bool(new or again)
 
 
-def _verify_one(ctx: Context, row: IncidentRow, seen: Look) -> None:
+def _verify_one(ctx: Context, row: IncidentRow, seen: Look) -> bool:
+    """Judge one repair. True when what was interrupted may still come to its end by itself."""
+    chosen = next(iter(ctx.seams.store.plans(row.id)[-1:]), None)
+    if chosen is not None and chosen.state in ("acting", "approved"):
+        return _settle(ctx, row, chosen, seen)
+    _judge(ctx, row, chosen, seen)
+    return False
+
+
+def _judge(ctx: Context, row: IncidentRow, chosen: PlanRow | None, seen: Look) -> None:
     store = ctx.seams.store
-    latest = store.plans(row.id)[-1:]
-    if not latest:
+    if chosen is None:
         escalate(ctx, row, "its plan is gone")
-        return
-    chosen = latest[0]
-    if chosen.state in ("acting", "approved"):
-        _settle(ctx, row, chosen, seen)
         return
     if chosen.state in ("failed", "interrupted"):
         _close(ctx, row, chosen, Check(Verification.NOT_YET, chosen.reason))
@@ -174,11 +206,11 @@ def _verify_one(ctx: Context, row: IncidentRow, seen: Look) -> None:
         limit = (chosen.applied or chosen.created) + ctx.seams.policy.verify.timeout_s
         if seen.ended:
             _close(ctx, row, chosen, verify.no_more(answer.reason))
-        elif ctx.seams.clock() > limit:
+        elif ctx.seams.clock() > limit and not (chosen.plan.new_run and seen.active):  # a new run begins from the beginning
             store.add_outcome(row, chosen.attempt, answer.result.value, answer.reason)
             escalate(ctx, row, f"no evidence for {ctx.seams.policy.verify.timeout_s:.0f} s: {answer.reason}")
         return
-    if answer.result is Verification.WORSE and _another(ctx, row, seen):
+    if answer.result is Verification.WORSE and not chosen.plan.new_run and _another(ctx, row, seen):
         return  # another failure of the same job is being dealt with; this repair is judged after it
     _close(ctx, row, chosen, answer)
 
@@ -200,18 +232,34 @@ def _close(ctx: Context, row: IncidentRow, chosen: PlanRow, answer: Check) -> No
     """Write the outcome; a repair that did not help leads to the next remedy (or to a person)."""
     ctx.seams.store.add_outcome(row, chosen.attempt, answer.result.value, answer.reason)
     if answer.result is Verification.RECOVERED:
-        ctx.move(row, Stage.RECOVERED, answer.reason)
+        ctx.move(row, Stage.RECOVERED, f"{answer.reason} in {chosen.plan.new_run}" if chosen.plan.new_run else answer.reason)
+    elif chosen.plan.new_run and chosen.state == "applied":
+        where = f"go on with `pegasus-doctor heal {chosen.plan.new_run}`"
+        escalate(ctx, row, f"the run was planned again ({chosen.plan.action}), which did not help: {answer.reason}; {where}")
     else:
         ctx.move(row, Stage.DIAGNOSED, f"{chosen.plan.action} did not help: {answer.reason}")
 
 
-def _settle(ctx: Context, row: IncidentRow, chosen: PlanRow, seen: Look) -> None:
-    """After a crash between intent and result: find out what was done, and finish or take it back."""
+def _settle(ctx: Context, row: IncidentRow, chosen: PlanRow, seen: Look) -> bool:
+    """After a crash between intent and result: find out what was done, and finish or take it back.
+
+    True when that cannot be said yet: a planner goes on although the doctor that called it is gone.
+    """
+    commands = [entry.intended for entry in ctx.seams.store.entries(chosen.id) if entry.what.startswith("run ")]
+    unfinished = bool(chosen.plan.new_run and commands) and not rescue.planned(chosen.plan.new_run)
+    if unfinished and ctx.seams.clock() < commands[-1] + _PLANNING_S:
+        return True
+    _settle_now(ctx, row, chosen, seen, bool(commands))
+    return False
+
+
+def _settle_now(ctx: Context, row: IncidentRow, chosen: PlanRow, seen: Look, ran: bool) -> None:
     seams, store, plan_ = ctx.seams, ctx.seams.store, chosen.plan
     done = verify.done_edits(plan_)
     queue_done = verify.done_in_queue(plan_, seams.queue)
     began = bool(store.entries(chosen.id)) or bool(plan_.queue or plan_.argv)
-    if len(done) == len(plan_.edits) and queue_done and not plan_.argv and (began or not (plan_.edits or plan_.queue)):
+    whole = rescue.planned(plan_.new_run) if plan_.new_run else not plan_.argv
+    if len(done) == len(plan_.edits) and queue_done and whole and (began or not (plan_.edits or plan_.queue)):
         with store.batch():
             for entry in store.entries(chosen.id, states=("intended",)):
                 store.journal(chosen.id).done(entry.id)
@@ -220,7 +268,7 @@ def _settle(ctx: Context, row: IncidentRow, chosen: PlanRow, seen: Look) -> None
         if plan_.rescue:
             ctx.move(row, Stage.RESCUING, "the repair was found in place after an interruption")
         return
-    if plan_.argv:
+    if plan_.argv and (ran or not plan_.edits):
         store.plan_state(chosen.id, "failed", "interrupted while a command ran")
         escalate(ctx, row, f"the doctor was interrupted while {plan_.argv[0][0]} ran; see `show {row.id}`, then heal again")
         return

@@ -153,7 +153,7 @@ class Graph:
         """Whether to stay: asked to, something was repaired, and the workflow goes on."""
         if not self._follow or not self._ctx.acted():
             return False
-        return steps.still_running(steps.look(self._ctx.seams, self._ctx.directory))
+        return steps.still_running(steps.look(self._ctx.seams, self._ctx.place))
 
     # -- driving ------------------------------------------------------------------------------------
 

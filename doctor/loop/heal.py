@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from doctor.loop.steps import Context, Look
 from doctor.model import RunSummary
 from doctor.repair import Applied, Decision, Failed, Plan
 from doctor.run.reader import Run
-from doctor.statedir import run_key, run_lock
+from doctor.statedir import BusyRun, run_key, run_lock
 from doctor.store import Store
 
 HEALTHY, RECOVERED, ESCALATED, WAITING = "healthy", "recovered", "escalated", "waiting"
 _DEPTH = 24
+_GLANCE_S = 0.5  # seconds between two looks at the one log that says when DAGMan has left the queue
 _ENDING_S = 300.0  # seconds after DAGMan's last word in which its job leaves the queue
 
 
@@ -57,6 +58,7 @@ class Healed:
     treated: tuple[Treated, ...]
     rescues: int
     dry: bool = False
+    again: RunSummary | None = None  # the run that was planned in its place
 
     @property
     def exit_code(self) -> int:
@@ -81,9 +83,36 @@ def root_directory(seams: Seams, directory: Path) -> Path:
 
 def heal(seams: Seams, directory: Path, timeout: float | None = None, follow: bool = True) -> Healed:
     """Diagnose, repair, rescue and verify; returns when all is settled, a person is asked, or time is up."""
-    root = root_directory(seams, directory)
+    root, began = _current(seams, directory), seams.clock()
     with run_lock(seams.store.folder, str(root)):
-        return _heal(seams, root, timeout, follow)
+        healed = _heal(seams, root, timeout, follow)
+    if healed.again is None or healed.outcome != RECOVERED:
+        return healed
+    left = None if timeout is None else max(0.0, began + timeout - seams.clock())
+    return _go_on(seams, healed, Path(healed.again.submit_dir), left, follow)
+
+
+def _current(seams: Seams, directory: Path) -> Path:
+    """The root directory of the run that is to be healed: where it was planned again before, the new one."""
+    root = root_directory(seams, directory)
+    key = run_key(str(root))
+    again = "" if seams.store.session(key) else seams.store.planned_again(key)
+    return Path(again) if again and Path(again).is_dir() else root
+
+
+def _go_on(seams: Seams, healed: Healed, place: Path, timeout: float | None, follow: bool) -> Healed:
+    """What was planned again has cured its incident; whatever else is wrong in the new run is healed there."""
+    try:
+        with run_lock(seams.store.folder, str(place)):
+            later = _heal(seams, place, timeout, follow)
+    except BusyRun:  # a daemon follows the new run already
+        return healed
+    if later.outcome == HEALTHY:
+        return healed
+    return replace(
+        healed, outcome=later.outcome, reason=later.reason, treated=healed.treated + later.treated,
+        rescues=healed.rescues + later.rescues, again=later.run,
+    )  # fmt: skip
 
 
 def _heal(seams: Seams, root: Path, timeout: float | None, follow: bool) -> Healed:
@@ -143,21 +172,39 @@ def _worth_waiting(ctx: Context) -> bool:
 
 
 def _until_news(ctx: Context, again_at: float, left: float | None) -> None:
-    """Sleep until a log has grown, the given time has come, or the time is up."""
+    """Sleep until a log has grown, the given time has come, or the time is up.
+
+    DAGMan's job leaves the queue some seconds after DAGMan's last word; only its own event log tells
+    when, so that one is glanced at more often than the others.
+    """
     seams = ctx.seams
-    before = signature(seams.open(ctx.directory))
-    waited, poll, longest = 0.0, seams.policy.verify.poll_s, 12 * seams.policy.verify.poll_s
+    run = seams.open(ctx.place)
+    before, own = signature(run), _own_log(run)
+    waited, poll = 0.0, seams.policy.verify.poll_s
+    longest = poll if run.dagman.exit_status is not None else 12 * poll
     while True:
-        now = seams.clock()
-        pause = poll if not again_at else max(0.05, min(poll, again_at - now))
+        pause = poll if not again_at else max(0.05, min(poll, again_at - seams.clock()))
         if left is not None:
             pause = max(0.0, min(pause, left - waited))
-        seams.sleep(pause)
         waited += pause
+        while pause > 0:
+            seams.sleep(min(pause, _GLANCE_S))
+            pause -= _GLANCE_S
+            if _own_log(run) != own:
+                seams.sleep(_GLANCE_S)  # the queue follows its log
+                return
         if (again_at and seams.clock() >= again_at) or waited >= longest or (left is not None and waited >= left):
             return
-        if signature(seams.open(ctx.directory)) != before:
+        if signature(seams.open(ctx.place)) != before:
             return
+
+
+def _own_log(run: Run) -> int:
+    """Size of the event log of the DAGMan job itself."""
+    try:
+        return (run.directory / f"{run.identity.dag}.dagman.log").stat().st_size
+    except OSError:
+        return -1
 
 
 def signature(run: Run) -> tuple[tuple[str, int, int], ...]:
@@ -191,7 +238,8 @@ def result(ctx: Context, seen: Look) -> Healed:
     else:
         outcome = RECOVERED if outcomes else HEALTHY
     rescues = len(ctx.seams.store.rescues(ctx.key, state="started", since=ctx.began))
-    return Healed(seen.report.run, outcome, seen.report.run.state_reason, found, rescues)
+    again = steps.look(ctx.seams, ctx.place).report.run if ctx.place != ctx.directory else None
+    return Healed(seen.report.run, outcome, (again or seen.report.run).state_reason, found, rescues, again=again)
 
 
 def treated(store: Store, diff: Callable[[Plan], str], row: IncidentRow, since: float = 0.0) -> Treated:
@@ -215,7 +263,7 @@ def rehearse(seams: Seams, directory: Path) -> Healed:
 
     ``seams.store`` must be a throw-away copy (:func:`doctor.store.scratch_copy`).
     """
-    root = root_directory(seams, directory)
+    root = _current(seams, directory)
     seen = steps.look(seams, root)
     if steps.idle(seen):
         return Healed(seen.report.run, HEALTHY, _healthy(seen), (), 0, dry=True)

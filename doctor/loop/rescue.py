@@ -1,5 +1,7 @@
 """The rescue: submit the root workflow again, once, and see in DAGMan's own log that it started.
 
+A run that was planned again is submitted in the same way; only its first start counts, whoever made it.
+
 Facts: ``pegasus-run`` refuses while ``monitord.pid`` exists, alive or not; its exit code says only
 that ``condor_submit`` took the job; DAGMan itself chooses the highest rescue file.
 """
@@ -215,11 +217,17 @@ def _lines(stream: object) -> Iterator[bytes]:
         yield line
 
 
-def step(run: Run, seams: Seams, key: str, not_before: float) -> Answer:
+def planned(directory: str) -> bool:
+    """Whether the planner has finished this submit directory: it writes what submits the DAG last."""
+    found = sorted(Path(directory).glob("*.dag.condor.sub"))
+    return bool(found) and (Path(directory) / "braindump.yml").is_file()
+
+
+def step(run: Run, seams: Seams, key: str, not_before: float, *, first: bool = False) -> Answer:
     """Begin the rescue, or see how the one begun fares. Call again until it is started or failed.
 
     The intent is written before pegasus-run is called; what was cut off is looked for in DAGMan's
-    log before anything is submitted again.
+    log before anything is submitted again. ``first``: the run is new, any start of it will do.
     """
     store, now = seams.store, seams.clock()
     open_ones = [row for row in store.rescues(key) if row["state"] in ("intended", "submitted")]
@@ -228,6 +236,8 @@ def step(run: Run, seams: Seams, key: str, not_before: float) -> Answer:
         return _look(run, seams, key, open_ones[-1], active)
     if active:
         return Answer(Progress.STARTED, "DAGMan is in the queue already; no rescue of the doctor's own was needed")
+    if first and started_beyond(run, 0):
+        return Answer(Progress.STARTED, "DAGMan has been started already")
     problem = preflight(run, active, seams.host)
     if problem:
         return Answer(Progress.FAILED, problem)

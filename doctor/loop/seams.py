@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from doctor.diagnose.matcher import Matcher
 from doctor.loop.policy import Policy
-from doctor.model import Incident
+from doctor.model import Incident, Report
 from doctor.repair import Applied, Caps, Check, Evidence, Failed, Plan, Processes, Queue, Runner, RunView, Skipped
 from doctor.run.paths import PathMap
 from doctor.run.reader import Run
@@ -71,6 +71,7 @@ class Seams:
     slots: Callable[[], dict[str, int]] = dict  # the most that a slot of the pool offers, for lower-request
     maps: PathMap = field(default_factory=PathMap)
     yes: bool = False
+    opinion: Callable[[Report, Run], Report] | None = None  # a model's view of what the rules leave uncertain (doctor.llm)
 
     def open(self, directory: Path) -> Run:
         """The run as it is now: nothing is kept from an earlier look."""

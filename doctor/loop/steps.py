@@ -19,6 +19,7 @@ from doctor.loop.stages import ENDED, Stage
 from doctor.model import Incident, Remedy, Report, RunState
 from doctor.repair import Decision, GuardAnswer, Plan, RunView, Skipped
 from doctor.run.reader import Run
+from doctor.statedir import incident_key
 
 _BUSY = (Stage.DIAGNOSED, Stage.PLANNED, Stage.WAITING, Stage.ACTING, Stage.RESCUING, Stage.VERIFYING)
 _NO_REPAIR = "there is no repair for this cause that a program may make"
@@ -65,6 +66,12 @@ class Context:
         found = self.seams.store.run(self.key)
         return float(found["began"]) if found else 0.0
 
+    @property
+    def place(self) -> Path:
+        """Where the workflow is now: the run's directory, or that of the run that was planned in its place."""
+        again = self.seams.store.planned_again(self.key)
+        return Path(again) if again and (Path(again) / "braindump.yml").is_file() else self.directory
+
     def acted(self) -> bool:
         """Whether a repair was carried out in this session."""
         began = self.began
@@ -101,11 +108,25 @@ def maturity(incident: Incident, library: Library) -> str:
 # -- diagnose -----------------------------------------------------------------------------------------
 
 
+def _tell_opinions(ctx: Context, report: Report) -> None:
+    """What a model was asked just now, and what that cost, goes to the run's history."""
+    for said in report.opinions:
+        if said.kept:
+            continue
+        text = f"{said.model} {said.outcome}: {said.reason} ({said.calls} calls, {said.sent + said.received} tokens, ${said.dollars:.4f})"
+        incident = incident_key(ctx.key, said.incident)
+        ctx.seams.store.note(ctx.key, incident, "opinion", text)
+        ctx.seams.tell(Event("opinion", incident, text))
+
+
 def diagnose(ctx: Context) -> None:
     """Enter what is wrong now. Incidents in the middle of a repair are left to the verification."""
     seen = look(ctx.seams, ctx.directory)
+    if ctx.seams.opinion is not None:
+        seen = replace(seen, report=ctx.seams.opinion(seen.report, seen.run))
     store = ctx.seams.store
     store.see_run(seen.report.run)
+    _tell_opinions(ctx, seen.report)
     busy = {row.incident.id: row for row in ctx.rows() if row.stage not in ENDED}
     for incident in seen.report.incidents:
         if incident.id in busy or known_failure(ctx, incident, seen):
@@ -178,7 +199,7 @@ def _plan_one(ctx: Context, row: IncidentRow, seen: Look, view: RunView) -> bool
             continue
         number = store.add_plan(
             row, row.attempts + 1, draft.plan, guards.repair_key(draft.plan, row.incident.diagnosis.cause),
-            verify.baseline(seen.run, row.incident),
+            verify.baseline(seen.run, row.incident, bool(draft.plan.new_run)),
         )  # fmt: skip
         store.add_verdict(number, draft.answers)
         if draft.decision is Decision.DENY:
@@ -200,6 +221,8 @@ def _plan_one(ctx: Context, row: IncidentRow, seen: Look, view: RunView) -> bool
 
 def drafts(seams: Seams, row: IncidentRow, seen: Look, view: RunView) -> list[Draft]:
     """What could be done for one incident, best first, up to the first plan that no guard denies. Changes nothing."""
+    if again := seams.store.planned_again(row.run):
+        return [Draft(None, (), f"the run was planned again; go on with `pegasus-doctor heal {again}`")]
     found: list[Draft] = []
     caps = seams.policy.action_caps()
     for remedy in remedies(seams, row, seen):

@@ -32,12 +32,13 @@ def places(run: Run, incident: Incident) -> Iterator[tuple[Run, str]]:
             yield part, name
 
 
-def baseline(run: Run, incident: Incident) -> Baseline:
-    """How far each job was when the repair was planned."""
+def baseline(run: Run, incident: Incident, new_run: bool = False) -> Baseline:
+    """How far each job was when the repair was planned; in a new run all begin anew."""
     found: Baseline = {}
     for part, name in places(run, incident):
         attempts = part.job(name).attempts
-        found.setdefault(where(part), {})[name] = [len(attempts), len(attempts[-1].states) if attempts else 0]
+        far = [len(attempts), len(attempts[-1].states)] if attempts and not new_run else [0, 0]
+        found.setdefault(where(part), {})[name] = far
     return found
 
 

@@ -58,6 +58,7 @@ def build(run: Run, queue: Queue | None = None, names: Iterable[str] | None = No
         scratch_dirs=_places(run, "scratch"),
         output_dirs=_places(run, "storage"),
         workflow_file=_local(run, identity.dax),
+        base_dir=_local(run, identity.basedir),
     )
 
 

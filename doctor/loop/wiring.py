@@ -70,6 +70,7 @@ def assemble(
 ) -> Seams:
     """The loop's seams on this machine."""
     import actions
+    from doctor.llm.wiring import opinion_node
     from doctor.queue import ScheddQueue, largest_slot
 
     processes = HostProcesses()
@@ -89,4 +90,5 @@ def assemble(
         slots=largest_slot,
         maps=maps or PathMap(),
         yes=yes,
+        opinion=opinion_node(store, matcher),
     )

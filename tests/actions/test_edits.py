@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -476,10 +477,27 @@ def test_planning_again_keeps_the_arguments_and_reuses_outputs(name: str, wanted
     (argv,) = plan.argv
     assert argv[:3] == ("env", "-C", str(world.root)) and argv[3] == str(world.root / "bin-pegasus" / "pegasus-plan")
     assert " ".join(wanted) in " ".join(argv)
-    assert argv[-1] == str(world.root / "workflow.yml") and "--force" not in argv and "--submit" in argv
+    assert argv[-1] == str(world.root / "workflow.yml") and not {"--force", "--submit"} & set(argv)
     assert argv[argv.index("--reuse") + 1] == str(world.submit)
     assert argv[argv.index("--conf") + 1].startswith(str(world.submit)) and argv[argv.index("--sites") + 1] == "condorpool"
-    assert plan.rescue is False and plan.manual == ""
+    assert plan.rescue and plan.manual == ""
+    base, new = world.root / "runs", world.submit.parent / f"replanned-{world.submit.name}"
+    assert plan.new_run == str(new) and f"The new run: {new}" in (plan.edits[0].after or b"").decode()
+    places = {name: argv[argv.index(name) + 1] for name in ("--dir", "--relative-submit-dir", "--relative-dir")}
+    assert places == {
+        "--dir": str(base), "--relative-submit-dir": str(new.relative_to(base)), "--relative-dir": str(world.submit.relative_to(base)),
+    }  # fmt: skip
+    assert sum(word.startswith("--dir") for word in argv) == 1
+
+
+def test_what_comes_from_planning_again_is_never_planned_again(tmp_path: Path) -> None:
+    world, about, params = CASES["enable-cleanup"](tmp_path)
+    new = world.submit.parent / f"replanned-{world.submit.name}"
+    new.mkdir()
+    assert "comes from planning again already" in skipped("enable-cleanup", world, about, params)
+    view = replace(world.view(), root_dir=str(new))
+    answer = actions.get("enable-cleanup").plan(about, params, view, Caps())
+    assert isinstance(answer, Skipped) and "comes from planning again already" in answer.reason
 
 
 @pytest.mark.parametrize("name", ["enable-cleanup", "bypass-image-staging", "namespace-output"])
