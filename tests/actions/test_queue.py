@@ -72,7 +72,7 @@ def job(pool: Any) -> Iterator[Callable[..., str]]:
 
         def submit(*lines: str) -> str:
             text = [
-                "universe = vanilla", "executable = /bin/sleep", "arguments = 600", "transfer_executable = false",
+                "universe = vanilla", "executable = /bin/sleep", "arguments = 600", "transfer_executable = false", "initialdir = /",
                 f"log = {folder}/job.log", "request_memory = 64", "request_disk = 1024", *lines, "queue",
             ]  # fmt: skip
             (folder / "job.sub").write_text("\n".join(text) + "\n")

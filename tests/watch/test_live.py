@@ -32,7 +32,7 @@ disk_s = 5
 settle_s = 3
 [detections]
 unmatchable_s = 8
-stalled_s = 120
+stalled_s = 900
 [limits]
 free_space_mb = 16
 """
