@@ -148,3 +148,15 @@ def test_the_library_is_broad(matcher: Matcher) -> None:
     by_structure |= {"infrastructure/subworkflow-waiting", "infrastructure/workflow-stalled"}
     missing = set(matcher.library.causes) - named - by_structure
     assert not missing, f"causes that neither a rule nor structure can name: {sorted(missing)}"
+
+
+@pytest.mark.parametrize(
+    "words", ["Expected local file does not exist: /data/f.a", "Permission denied", "/bin/cp: 'x': File exists", "login refused"]
+)
+def test_a_time_stamp_decides_nothing(words: str, matcher: Matcher) -> None:
+    """Milliseconds look like reply codes (550, 404) and must not be read as such."""
+    seen = set()
+    for milliseconds in range(1000):
+        line = Line(f"2026-11-20 21:00:12,{milliseconds:03d}   ERROR:  {words}", 1)
+        seen.add(tuple(sorted(finding.rule for finding in matcher.match(Channel(Kind.TRANSFER, "x.err", (line,))))))
+    assert len(seen) == 1

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from tests.e2e.crashing import DRIVER
 from tests.pool.fleet import Outcome, Scenario, unmount
 from tests.pool.flow import Task
-from tests.pool.flows import COPY, one_step
+from tests.pool.flows import COPY, FLOWS, one_step
 from tests.pool.live import Doctor, Live, give, state_of
+from tests.pool.real import MISSING, real
 
 CAP_MB = 1024
 ACT = f"""\
@@ -287,4 +289,20 @@ def _killed(outcome: Outcome, doctor: Doctor) -> None:
 
 CRASHES = (Scenario("killed-at-every-state", one_step("killed", _CRLF), policy=ASK, first=_killed, slow=True),)
 
-SCENARIOS: tuple[Scenario, ...] = (*RECOVERED, *ESCALATED, *HOSTILE, *UNTOUCHED, *CRASHES)
+# -- the same with the real planner -------------------------------------------------------------------------
+
+REAL_PREFIX = "real-"
+WITH_REAL = (
+    *("healthy-condorio", "healthy-sharedfs", "healthy-nonsharedfs", "healthy-sub-workflow", "healthy-run", "running-run"),
+    *("memory-in-queue", "memory-after-the-end", "allowed-duration", "execute-bit", "crlf", "helper-module", "moved-input"),
+    *("output-subdirectory", "application-error", "missing-package", "segfault", "person-hold", "memory-beyond-cap"),
+    *("licence-server", "corrupted-input", "removed-workflow", "memory-error", "output-storage-full", "transient-network"),
+    *(one.name for one in HOSTILE),
+)
+REAL = tuple(
+    replace(one, name=REAL_PREFIX + one.name, planner=real, missing=MISSING)
+    for one in (*FLOWS, *RECOVERED, *ESCALATED, *HOSTILE, *UNTOUCHED)
+    if one.name in WITH_REAL
+)
+
+SCENARIOS: tuple[Scenario, ...] = (*RECOVERED, *ESCALATED, *HOSTILE, *UNTOUCHED, *CRASHES, *REAL)

@@ -53,6 +53,7 @@ def fleet(pool: Pool, pool_folder: Path, request: pytest.FixtureRequest) -> Iter
     specs = [getattr(item, "callspec", None) for item in request.session.items]
     wanted = [spec.params["scenario"] for spec in specs if spec is not None and "scenario" in spec.params]
     order = list(running.scenarios)
-    running.start(sorted(set(wanted), key=lambda name: (not running.scenarios[name].slow, order.index(name))))
+    possible = {name for name in wanted if not running.scenarios[name].missing}
+    running.start(sorted(possible, key=lambda name: (not running.scenarios[name].slow, order.index(name))))
     yield running
     running.close()

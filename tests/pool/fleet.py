@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .flow import Flow
-from .live import Doctor, Live, Tweak, nothing, settle, state_of
+from .live import Doctor, Live, Planner, Tweak, nothing, settle, small, state_of
 from .pool import Pool
 
 WORKERS = 16
@@ -79,6 +79,8 @@ class Scenario:
     first: Step = no_step
     then: Step = no_step
     slow: bool = False  # takes minutes: begun before all others
+    planner: Planner = small
+    missing: str = ""  # why it cannot be tried on this host
 
 
 class Fleet:
@@ -111,7 +113,7 @@ class Fleet:
     def _drive(self, scenario: Scenario) -> Outcome:
         place = self.base / scenario.name
         place.mkdir()
-        live = settle(scenario.flow, place, self.pool, scenario.before, scenario.after)
+        live = settle(scenario.flow, place, self.pool, scenario.before, scenario.after, scenario.planner)
         self._lives.append(live)
         policy = self.doctor.base / f"{scenario.name}.toml"
         policy.write_text(scenario.policy, encoding="utf-8")

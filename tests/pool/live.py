@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 _END = re.compile(r"EXITING WITH STATUS (\d+)")
 Tweak = Callable[[Path], None]
+Planner = Callable[[Flow, Path, Pool], tuple[Path, Path]]  # from the sources' folder: the submit directory and Pegasus' home
 
 
 def nothing(place: Path) -> None:
@@ -83,7 +84,8 @@ class Live:
         return f"{self.flow.name}-0.dag"
 
     def submit(self) -> None:
-        self.pool.condor(str(self.home / "bin/pegasus-run"), str(self.run), seconds=120)
+        tools = f"PATH={self.home}/bin:{self.pool.installation.bin}:{self.pool.installation.sbin}:/usr/local/bin:/usr/bin:/bin"
+        self.pool.condor("env", tools, str(self.home / "bin/pegasus-run"), str(self.run), seconds=120)
 
     def ends(self) -> list[int]:
         """DAGMan's exit status of every time that it ended."""
@@ -139,12 +141,18 @@ class Live:
         )
 
 
-def settle(flow: Flow, base: Path, pool: Pool, before: Tweak = nothing, after: Tweak = nothing) -> Live:
+def small(flow: Flow, root: Path, pool: Pool) -> tuple[Path, Path]:
+    """The test-only planner."""
+    home = toolbox()
+    return plan(flow, root, home, pool), home
+
+
+def settle(flow: Flow, base: Path, pool: Pool, before: Tweak = nothing, after: Tweak = nothing, planner: Planner = small) -> Live:
     """Writes and plans a workflow below `base`. `before` changes its sources, `after` the planned run directory."""
-    home, root = toolbox(), base / flow.name
+    root = base / flow.name
     root.mkdir()
     write_sources(flow, root)
-    submit_dir = plan(flow, root, home, pool)
+    submit_dir, home = planner(flow, root, pool)
     before(root)
     after(submit_dir)
     give(root)
