@@ -125,7 +125,7 @@ class Pool:
 
     def condor(self, *command: str, cwd: Path | None = None, seconds: int = 60) -> str:
         """Runs a command as the user who submits jobs, and returns what it printed."""
-        return run(self.as_job_user(command), cwd=cwd, seconds=seconds)
+        return run(self.as_job_user(command), cwd=cwd or Path("/"), seconds=seconds)  # the checkout may be out of that user's reach
 
     def as_job_user(self, command: Sequence[str]) -> list[str]:
         """The command line that runs a command as an ordinary user in the pool's environment."""
