@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -278,4 +277,4 @@ def print_opinion(opinion: Opinion | None) -> None:
     from doctor.report.llm import opinion_text
 
     if opinion is not None:
-        print(opinion_text(opinion), file=sys.stderr)  # noqa: T201
+        click.echo(opinion_text(opinion), err=True)

@@ -104,6 +104,11 @@ class Strength(str, Enum):
     GENERAL = "general"
     WEAK = "weak"
 
+    @property
+    def order(self) -> int:
+        """0 for a hint, 1 for a general wording, 2 for a specific one."""
+        return (Strength.WEAK, Strength.GENERAL, Strength.SPECIFIC).index(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -259,5 +264,4 @@ class Report:
     warnings: tuple[RunWarning, ...]
     unreadable: tuple[Unreadable, ...]
     history: tuple[Symptom, ...] = ()
-    notes: tuple[str, ...] = ()
     opinions: tuple[Opinion, ...] = ()  # of a model, where one was asked

@@ -13,9 +13,7 @@ from pathlib import Path
 from doctor.diagnose.library import compile_library, read_sources
 from doctor.diagnose.matcher import Matcher
 from doctor.diagnose.rules import NegativeSample, PositiveSample, Rule
-from doctor.model import Channel, Finding, Kind, Line, Strength
-
-_ORDER = {Strength.WEAK: 0, Strength.GENERAL: 1, Strength.SPECIFIC: 2}
+from doctor.model import Channel, Finding, Kind, Line
 
 
 def channel_for(sample: PositiveSample | NegativeSample, kind: Kind) -> Channel:
@@ -63,5 +61,5 @@ def _positive(matcher: Matcher, rule: Rule, sample: PositiveSample, rules: dict[
         fired += found
     for name in sorted({finding.rule for finding in fired} - {rule.id, *sample.also}):
         other = rules[name]
-        if other.cause != rule.cause and _ORDER[other.strength] >= _ORDER[rule.strength]:
+        if other.cause != rule.cause and other.strength.order >= rule.strength.order:
             yield f"{name} ({other.cause}) fires too on {sample.text!r}; list it under also, or sharpen one"

@@ -105,7 +105,7 @@ def _dagman(run: Run, state: RunState, reason: str, matcher: Matcher) -> Inciden
         if not finding.cause.startswith("silent/") and not is_mild(finding.evidence.text)
     ]
     if findings:
-        best = max(findings, key=lambda one: ({"specific": 2, "general": 1, "weak": 0}[one.strength.value], one.rank))
+        best = max(findings, key=lambda one: (one.strength.order, one.rank))
         return run_incident(
             run,
             matcher,

@@ -61,17 +61,12 @@ def _look(job: Job, matcher: Matcher) -> Iterator[tuple[str, Evidence]]:
         for finding in matcher.match(channel):
             if finding.cause.startswith("silent/"):
                 known = found.get(finding.cause)
-                if known is None or _better(finding, known):
+                if known is None or finding.strength.order > known.strength.order:
                     found[finding.cause] = finding
     for cause, finding in found.items():
         yield cause, finding.evidence
     if "silent/empty-output" not in found:
         yield from _empty_outputs(job)
-
-
-def _better(finding: Finding, known: Finding) -> bool:
-    order = {"specific": 2, "general": 1, "weak": 0}
-    return order[finding.strength.value] > order[known.strength.value]
 
 
 def _channels(job: Job) -> Iterator[Channel]:

@@ -44,7 +44,6 @@ class Dag:
         self.path = path
         self._files = files
         self.count = 0
-        self.damaged_lines = 0
         self.sub_workflows: dict[str, Node] = {}
         self._known: dict[str, Node] = {}
         self._complete = False
