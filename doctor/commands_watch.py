@@ -24,9 +24,10 @@ _config_option = click.option("--config", "config_file", type=click.Path(path_ty
 
 def _config(file: Path | None) -> tuple[Config, Path | None]:
     """The configuration that is in force: the given file, else the user's own, else the default."""
-    from doctor.watch.config import load_config, user_config_file
+    from doctor.settings import user_config
+    from doctor.watch.config import load_config
 
-    chosen = file or (user_config_file() if user_config_file().is_file() else None)
+    chosen = file or (user_config() if user_config().is_file() else None)
     return load_config(chosen), chosen
 
 
@@ -247,9 +248,9 @@ def config_show(config_file: Path | None, as_json: bool) -> None:
 
 
 def _user_file() -> Path:
-    from doctor.watch.config import user_config_file
+    from doctor.settings import user_config
 
-    return user_config_file()
+    return user_config()
 
 
 @config_group.command("check")

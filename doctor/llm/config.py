@@ -12,23 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from doctor.errors import DoctorError
-from doctor.loop.policy import _line_of, _merge, _read
+from doctor.settings import SettingsError, Strict, laid_over, read, shipped, user_config, validated
 
 SITE_FILE = Path("/etc/pegasus-doctor/config.toml")
 
 
-class LlmConfigError(DoctorError):
-    """Table ``[llm]`` is wrong; the message has every mistake on a line of its own."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class LlmBudget(_Strict):
+class LlmBudget(Strict):
     """Upper limits, in tokens (all that is sent and received) and in dollars; 0 dollars: only free models."""
 
     incident_tokens: int = Field(ge=0)
@@ -39,7 +30,7 @@ class LlmBudget(_Strict):
     day_dollars: float = Field(ge=0)
 
 
-class LlmSettings(_Strict):
+class LlmSettings(Strict):
     """Table ``[llm]``; the defaults stand in ``service/config.toml`` alone."""
 
     mode: Literal["off", "request", "always"]
@@ -73,51 +64,29 @@ class Access:
     base_url: str
 
 
-def default_config() -> Path:
-    """``config.toml`` as shipped: in the wheel inside the package, in a checkout below ``service``."""
-    here = Path(__file__).resolve().parents[1]
-    packed = here / "_service" / "config.toml"
-    return packed if packed.is_file() else here.parent / "service" / "config.toml"
-
-
-def user_config(environ: Mapping[str, str]) -> Path:
-    """``$XDG_CONFIG_HOME/pegasus-doctor/config.toml``."""
-    base = environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base.startswith("/") else Path(environ.get("HOME", "/")) / ".config") / "pegasus-doctor" / "config.toml"
-
-
 def load_settings(file: Path | None, environ: Mapping[str, str], site: Path = SITE_FILE) -> LlmSettings:
     """The settings that hold. Without ``file`` the user's own file is read where there is one.
 
-    Raises :class:`LlmConfigError` with file and line of every mistake.
+    Raises :class:`SettingsError` with file and line of every mistake.
     """
-    values: dict[str, Any] = _read(default_config())["llm"]
+    values: dict[str, Any] = read(shipped("config.toml"))["llm"]
     own = file or (user_config(environ) if user_config(environ).is_file() else None)
     for source in (own, site if site.is_file() else None):
         if source is None:
             continue
-        table = _read(source).get("llm", {})
+        table = read(source).get("llm", {})
         if not isinstance(table, dict):
             table = {"mode": table}  # `llm = "off"` in one word
-        values = _merge(values, table)
+        values = laid_over(values, table)
         _checked(values, source)
-    return _checked(values, own or default_config())
+    return _checked(values, own or shipped("config.toml"))
 
 
 def _checked(values: dict[str, Any], file: Path) -> LlmSettings:
-    try:
-        settings = LlmSettings.model_validate(values)
-    except ValidationError as problem:
-        text = file.read_text("utf-8")
-        rows = []
-        for error in problem.errors():
-            path = ("llm", *(str(part) for part in error["loc"]))
-            word = "unknown key" if error["type"] == "extra_forbidden" else error["msg"]
-            rows.append(f"{file}:{_line_of(text, path)}: {'.'.join(path)}: {word}")
-        raise LlmConfigError("\n".join(rows)) from problem
+    settings = validated(LlmSettings, values, file, ("llm",))
     for model, prices in settings.prices.items():
         if len(prices) != 4 or min(prices) < 0:
-            raise LlmConfigError(f"{file}: llm.prices.{model}: four numbers, dollars per million tokens: input, output, cache write, read")
+            raise SettingsError([f"{file}: llm.prices.{model}: four numbers, dollars per million tokens: input, output, cache write, read"])
     return settings
 
 

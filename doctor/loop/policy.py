@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from doctor.errors import DoctorError
 from doctor.repair import Caps, Risk
 from doctor.run.reader import Run
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from doctor.settings import SettingsError, Strict, laid_over, line_of, read, shipped, validated
 
 Mode = Literal["observe", "ask", "act"]
 _PLACES = ("{submit_dir}", "{workflow_dir}")
 
 
-class PolicyError(DoctorError):
-    """The policy file is wrong; ``problems`` has every mistake."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Limits(_Strict):
+class Limits(Strict):
     confidence: float = Field(ge=0, le=1)
     risk: Literal["observe", "reversible", "costly", "destructive"]
     attempts_per_incident: int = Field(ge=0, le=1000)
@@ -43,39 +24,39 @@ class Limits(_Strict):
     cool_down_s: float = Field(ge=0)
 
 
-class PolicyCaps(_Strict):
+class PolicyCaps(Strict):
     memory_mb: int = Field(ge=1)
     disk_mb: int = Field(ge=1)
     walltime_s: int = Field(ge=1)
     growth: float = Field(gt=1, le=100)
 
 
-class Paths(_Strict):
+class Paths(Strict):
     roots: list[str]
 
 
-class Systemic(_Strict):
+class Systemic(Strict):
     jobs: int = Field(ge=2)
 
 
-class RescueLimits(_Strict):
+class RescueLimits(Strict):
     start_within_s: float = Field(gt=0)
     back_off_s: float = Field(ge=0)
     back_off_max_s: float = Field(ge=0)
 
 
-class Verify(_Strict):
+class Verify(Strict):
     poll_s: float = Field(gt=0)
     timeout_s: float = Field(gt=0)
 
 
-class ActionPolicy(_Strict):
+class ActionPolicy(Strict):
     mode: Mode | None = None
     confidence: float | None = Field(default=None, ge=0, le=1)
     attempts: int | None = Field(default=None, ge=0)
 
 
-class Policy(_Strict):
+class Policy(Strict):
     """The whole policy. Made by :func:`load_policy`; the defaults stand in ``service/policy.toml`` alone."""
 
     mode: Mode
@@ -148,67 +129,35 @@ def workflow_dir(run: Run) -> Path | None:
 
 
 def default_policy_file() -> Path:
-    """``policy.toml`` as shipped: in the wheel beside the package, in a checkout below ``service``."""
-    here = Path(__file__).resolve().parents[1]
-    packed = here / "_service" / "policy.toml"
-    return packed if packed.is_file() else here.parent / "service" / "policy.toml"
+    """``policy.toml`` as shipped."""
+    return shipped("policy.toml")
 
 
 def load_policy(file: Path | None = None) -> Policy:
-    """The default policy with the given file's values over it. Raises :class:`PolicyError` with all mistakes."""
-    values = _read(default_policy_file())
+    """The default policy with the given file's values over it. Raises :class:`SettingsError` with all mistakes."""
+    values = read(default_policy_file())
     if file is None:
         return _checked(values, default_policy_file())
-    return _checked(_merge(values, _read(file)), file)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
-        return values
-    except OSError as problem:
-        raise DoctorError(problem.strerror or "cannot be read", file=str(file)) from problem
-    except UnicodeDecodeError as problem:
-        raise DoctorError("not UTF-8 text", file=str(file)) from problem
-    except tomllib.TOMLDecodeError as problem:
-        found = re.search(r"\(at line (\d+)", str(problem))
-        raise PolicyError([f"{file}:{found[1] if found else 1}: not valid TOML: {problem}"]) from problem
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        known = merged.get(key)
-        merged[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
-    return merged
+    return _checked(laid_over(values, read(file)), file)
 
 
 def _checked(values: dict[str, Any], file: Path) -> Policy:
-    try:
-        policy = Policy.model_validate(values)
-    except ValidationError as problem:
-        text = file.read_text("utf-8")
-        rows = []
-        for error in problem.errors():
-            path = tuple(str(part) for part in error["loc"])
-            word = "unknown key" if error["type"] == "extra_forbidden" else error["msg"]
-            rows.append(f"{file}:{_line_of(text, path)}: {'.'.join(path)}: {word}")
-        raise PolicyError(rows) from problem
+    policy = validated(Policy, values, file)
     rows = []
     text = file.read_text("utf-8")
     known = _known_actions()
     rows += [
-        f"{file}:{_line_of(text, ('actions', name))}: actions.{name}: no such action; known: {', '.join(sorted(known))}"
+        f"{file}:{line_of(text, ('actions', name))}: actions.{name}: no such action; known: {', '.join(sorted(known))}"
         for name in policy.actions
         if name not in known
     ]
     for entry in policy.paths.roots:
         if entry not in _PLACES and not entry.startswith(("/", "~/")):
             rows.append(
-                f"{file}:{_line_of(text, ('paths', 'roots'))}: paths.roots: {entry!r} is neither absolute nor one of {', '.join(_PLACES)}"
+                f"{file}:{line_of(text, ('paths', 'roots'))}: paths.roots: {entry!r} is neither absolute nor one of {', '.join(_PLACES)}"
             )
     if rows:
-        raise PolicyError(rows)
+        raise SettingsError(rows)
     return policy
 
 
@@ -216,26 +165,3 @@ def _known_actions() -> set[str]:
     from doctor.diagnose.library import load
 
     return set(load().actions)
-
-
-def _line_of(text: str, path: tuple[str, ...]) -> int:
-    """The line of a key (or of the nearest table around it) in a TOML text."""
-    table: tuple[str, ...] = ()
-    best, depth = 1, 0
-    for number, line in enumerate(text.splitlines(), 1):
-        head = re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line)
-        pair = re.match(r"\s*([\w.\"'-]+)\s*=", line)
-        if head and not pair:
-            table = _parts(head[1])
-            here = table
-        elif pair:
-            here = (*table, *_parts(pair[1]))
-        else:
-            continue
-        if here == path[: len(here)] and len(here) > depth:
-            best, depth = number, len(here)
-    return best
-
-
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from doctor.errors import DoctorError
-from doctor.loop.policy import PolicyError, default_policy_file, load_policy, workflow_dir
+from doctor.loop.policy import default_policy_file, load_policy, workflow_dir
 from doctor.run.files import Ledger
 from doctor.run.paths import PathMap
 from doctor.run.reader import open_run
+from doctor.settings import SettingsError
 from tests.builder import Builder, braindump
 
 
@@ -55,7 +56,7 @@ def test_observe_is_loosened_by_nothing(tmp_path: Path) -> None:
 def test_mistakes_are_told_with_file_and_line(tmp_path: Path, text: str, line: int, words: str) -> None:
     file = tmp_path / "p.toml"
     file.write_text(text)
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_policy(file)
     assert any(row.startswith(f"{file}:{line}:") and words in row for row in caught.value.problems), caught.value.problems
 
@@ -63,7 +64,7 @@ def test_mistakes_are_told_with_file_and_line(tmp_path: Path, text: str, line: i
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     file.write_text('mode = "go"\nmood = 1\n[caps]\ngrowth = 0.5\n')
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_policy(file)
     assert len(caught.value.problems) == 3
 

@@ -16,9 +16,10 @@ import pytest
 from doctor.diagnose.matcher import Matcher
 from doctor.loop.policy import load_policy
 from doctor.model import Incident
+from doctor.settings import SettingsError
 from doctor.store import Store, run_key
 from doctor.watch.backoff import Backoff
-from doctor.watch.config import ConfigError, load_config
+from doctor.watch.config import load_config
 from doctor.watch.daemon import Daemon
 from doctor.watch.follow import Follower
 from doctor.watch.notify import Notifier
@@ -296,11 +297,11 @@ def test_ready_holds_each_run_once() -> None:
 def test_every_mistake_in_the_configuration_is_told_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text('[polling]\nqueue_s = -1\nbogus = 3\n[notify]\nevents = ["never"]\n')
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_config(file)
     assert f"{file}:2: polling.queue_s" in str(caught.value) and f"{file}:3: polling.bogus: unknown key" in str(caught.value)
     file.write_text('[notify]\nevents = ["never"]\nbody = "{nothing}"\n')
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_config(file)
     assert ":2: notify.events" in str(caught.value) and ":3: notify.body" in str(caught.value)
 

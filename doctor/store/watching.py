@@ -1,0 +1,112 @@
+"""What the daemon needs to go on exactly, and what ``status`` shows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from doctor.loop.records import plain
+from doctor.loop.stages import ENDED, Stage
+from doctor.model import Incident
+from doctor.statedir import incident_key
+from doctor.store.incidents import Incidents
+
+
+class Watching(Incidents):
+    """Offsets, diagnosed attempts, the state of runs and sources."""
+
+    def observe(self, run: str, incident: Incident, session: int = 0) -> bool:
+        """Enter what was seen while the run runs, without disturbing a repair. Whether it is news.
+
+        Session 0: the loop adopts the incident when its own analysis confirms it. What was handed to a
+        person in the session that is still open stays there.
+        """
+        key = incident_key(run, incident.id)
+        with self.batch():
+            row = next(iter(self._rows("select stage, session from incidents where id = ?", key)), None)
+            if row is None:
+                self.open_incident(run, incident, session)
+                return True
+            stage, ended = Stage(row["stage"]), Stage(row["stage"]) in ENDED
+            if ended and not (stage is Stage.ESCALATED and row["session"] and row["session"] == self.session(run)):
+                self.open_incident(run, incident, session)
+                return True
+            if ended or stage in (Stage.OPEN, Stage.DIAGNOSED):
+                self._update("incidents", key, body=json.dumps(plain(incident)), summary=incident.diagnosis.summary)
+            return False
+
+    def passed(self, run: str, fingerprint: str, reason: str) -> bool:
+        """What was seen is over by itself. A repair under way is left to the loop. Whether anything was moved."""
+        key = incident_key(run, fingerprint)
+        with self.batch():
+            row = next(iter(self._rows("select stage from incidents where id = ?", key)), None)
+            if row is None or Stage(row["stage"]) not in (Stage.OPEN, Stage.DIAGNOSED):
+                return False
+            self.move(key, Stage.RECOVERED, reason)
+            return True
+
+    def save_marks(self, run: str, marks: dict[str, str]) -> None:
+        """Where reading goes on, by file."""
+        with self.batch():
+            self._db.table("marks").upsert_all(
+                [{"run": run, "file": file, "body": body} for file, body in marks.items()], pk=("run", "file")
+            )
+
+    def marks(self, run: str) -> dict[str, str]:
+        return {row["file"]: row["body"] for row in self._rows("select file, body from marks where run = ?", run)}
+
+    def save_seen(self, run: str, rows: list[tuple[str, int, str]]) -> None:
+        """Diagnosed attempts as (job, attempt, fingerprint); a negative attempt takes the job out."""
+        with self.batch():
+            table = self._db.table("seen")
+            table.upsert_all([{"run": run, "job": job, "seq": seq, "incident": mark} for job, seq, mark in rows], pk=("run", "job"))
+            table.delete_where("run = ? and seq < 0", [run])
+
+    def seen(self, run: str) -> dict[str, tuple[int, str]]:
+        return {row["job"]: (row["seq"], row["incident"]) for row in self._rows("select job, seq, incident from seen where run = ?", run)}
+
+    def forget_run(self, run: str) -> None:
+        """Let go of what following a run needs; its incidents and history stay."""
+        with self.batch():
+            for name in ("marks", "seen", "watched"):
+                self._db.table(name).delete_where("run = ?", [run])
+
+    def save_watched(self, rows: list[dict[str, Any]]) -> None:
+        with self.batch():
+            now = self.clock()
+            self._db.table("watched").upsert_all(({**row, "updated": now} for row in rows), pk="run")
+
+    def watched(self) -> list[dict[str, Any]]:
+        return self._rows("select * from watched order by submit_dir")
+
+    def save_sources(self, rows: list[dict[str, Any]]) -> None:
+        with self.batch():
+            now = self.clock()
+            self._db.table("sources").upsert_all(({**row, "updated": now} for row in rows), pk="name")
+
+    def sources(self) -> list[dict[str, Any]]:
+        return self._rows("select * from sources order by name")
+
+    def forget_source(self, name: str) -> None:
+        with self.batch():
+            self._db.table("sources").delete_where("name = ?", [name])
+
+    def cursor(self, name: str) -> int | None:
+        return next((int(row["value"]) for row in self._rows("select value from cursors where name = ?", name)), None)
+
+    def save_cursor(self, name: str, value: int) -> None:
+        with self.batch():
+            self._db.table("cursors").upsert({"name": name, "value": value}, pk="name")
+
+    def history_after(self, after: int, limit: int = 200) -> list[dict[str, Any]]:
+        """What happened since, over all runs, with the run's place: for notifications."""
+        return self._rows(
+            "select history.*, runs.submit_dir, runs.label, incidents.cause, incidents.summary from history"
+            " left join runs on runs.id = history.run left join incidents on incidents.id = history.incident"
+            " where history.id > ? order by history.id limit ?",
+            after,
+            limit,
+        )
+
+    def last_history(self) -> int:
+        return int(self._rows("select max(id) as n from history")[0]["n"] or 0)
