@@ -23,7 +23,8 @@ from pathlib import Path
 import click
 import psutil
 
-from doctor.store import Store, run_key
+from doctor.statedir import run_key
+from doctor.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 _CONFIG = """

@@ -63,7 +63,7 @@ class Healer:
         self._threads = threads
         self._resume()
         for number in range(threads):
-            self._daemon._thread(self._work, f"healer-{number}")
+            self._daemon.thread(self._work, f"healer-{number}")
 
     def _resume(self) -> None:
         """Sessions that an earlier process left open go on at once."""

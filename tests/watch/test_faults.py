@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 
 from doctor.diagnose.matcher import Matcher
+from doctor.errors import DoctorError
 from doctor.loop.policy import load_policy
 from doctor.model import Incident
 from doctor.settings import SettingsError
-from doctor.store import Store, run_key
+from doctor.statedir import run_key
+from doctor.store import Store
+from doctor.watch import detect
 from doctor.watch.backoff import Backoff
 from doctor.watch.config import load_config
 from doctor.watch.daemon import Daemon
@@ -100,7 +103,7 @@ def test_a_run_that_vanishes_harms_no_other(running: tuple[Daemon, Flow, Path], 
     daemon, flow, folder = running
     other = Flow(folder / "other", 5)
     daemon.named.append(str(other.folder))
-    daemon.discover()
+    daemon.scout.discover()
     other.job(0, True)
     assert until(lambda: bool(daemon.store.seen(run_key(str(other.folder)))), 10)
     shutil.rmtree(other.folder)
@@ -168,9 +171,9 @@ def test_clock_jumps(running: tuple[Daemon, Flow, Path]) -> None:
     """Pauses are measured on the monotonic clock; a series of samples begins anew when the clock goes back."""
     daemon, flow, _ = running
     daemon.clock = lambda: time.time() - 86_400
-    daemon.detect()
+    daemon.lookout.look()
     daemon.clock = lambda: time.time() + 86_400
-    daemon.detect()
+    daemon.lookout.look()
     flow.job(0, True)
     assert until(lambda: seen(daemon, flow) == {"step_0"}, 10)
     series = Series()
@@ -226,10 +229,34 @@ def test_one_runs_fault_is_its_own(running: tuple[Daemon, Flow, Path], monkeypat
 
     monkeypatch.setattr(Follower, "turn", turn)
     daemon.named.append(str(other.folder))
-    daemon.discover()
+    daemon.scout.discover()
     flow.job(0, True)
     assert until(lambda: seen(daemon, flow) == {"step_0"}, 10)
     assert until(lambda: "a bug" in daemon.runs[run_key(str(other.folder))].problem, 10)
+
+
+def test_one_detections_fault_is_its_own(running: tuple[Daemon, Flow, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others still look, what they saw before is not taken for over, and the fault has a name."""
+    daemon, flow, _ = running
+    flow.write(f"{int(time.time()) - 600} INTERNAL *** DAGMAN_STARTED 7.0 ***")
+    watched = next(iter(daemon.runs.values()))
+    assert until(lambda: watched.follower is not None and watched.follower.rounds > 0, 10)
+    daemon.jobs_at = daemon.clock()  # the queue is known, and DAGMan is not in it
+    daemon.lookout.look()
+    assert len(watched.live) == 1
+
+    def broken(*_: object) -> list[object]:
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detect, "stalled", broken)
+        patch.setattr(detect, "gone", lambda *_: [])
+        for _ in range(5):
+            with pytest.raises(DoctorError, match="detection stalled: ZeroDivisionError: a bug"):
+                daemon.lookout.look()
+    assert len(watched.live) == 1
+    daemon.lookout.look()
+    assert len(watched.live) == 1
 
 
 def test_notifications_are_bounded_and_never_block() -> None:
