@@ -12,10 +12,17 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from pydantic import Field
+
+from actions._action import JobParams, held_by_person, jobs_of
 from actions._paths import Refused, mode_of, read_file
+from actions._resource import queue_edits
 from actions._submit import Submit
-from doctor.repair import Edit, JobView, RunView
+from doctor.model import Incident
+from doctor.repair import Edit, JobView, QueueEdit, RunView
 
 _PROGRAM = re.compile(r"kickstart[^\n]*? -T \S+\s+(\S+)")
 _META = re.compile(r"([^,\s]+\.meta)(?=\s*(?:,|$))")
@@ -126,3 +133,44 @@ def new_checksums(job: JobView, name: str, before: bytes, after: bytes) -> list[
             text = text.replace(b'"size": "%d"' % len(before), b'"size": "%d"' % len(after)) if text.count(b'"_id"') == 1 else text
             edits.append(Edit(path, data, text))
     return edits
+
+
+class ProgramParams(JobParams):
+    """``file``: the program as the catalog names it."""
+
+    file: str = Field(default="", max_length=4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Edits of the programs of some jobs, and how the jobs get to run again."""
+
+    edits: tuple[Edit, ...]
+    queue: tuple[QueueEdit, ...]
+    rescue: bool
+
+
+def repair(incident: Incident, params: ProgramParams, view: RunView, change: Callable[[JobView, str], list[Edit]]) -> Repair | str:
+    """What ``change`` makes of every copy of the programs (it raises :class:`Refused` where it must not), or why that is nothing."""
+    edits: dict[str, Edit] = {}
+    queue: list[QueueEdit] = []
+    reasons: list[str] = []
+    rescue = False
+    for job in jobs_of(incident, params, view):
+        mine: list[Edit] = []
+        try:
+            for place in copies(job, view, params.file):
+                try:
+                    mine += change(job, place)
+                except Refused as problem:
+                    reasons.append(str(problem))
+        except Refused as problem:
+            reasons.append(str(problem))
+        if not mine:
+            continue
+        edits |= {edit.path: edit for edit in mine}
+        queue += queue_edits(job, ()) if job.held and not held_by_person(job, incident) else []
+        rescue = rescue or not (job.queue_ids and job.held)
+    if not edits:
+        return "; ".join(dict.fromkeys(reasons)) or "the job is not known in this run"
+    return Repair(tuple(edits.values()), tuple(queue), rescue)

@@ -4,51 +4,32 @@ from __future__ import annotations
 
 import os
 
-from pydantic import Field
-
-from actions._action import JobParams, held_by_person, jobs_of, make
+from actions._action import make
 from actions._paths import Refused, read_file
-from actions._program import copies, new_checksums, staged_name
-from actions._resource import queue_edits
+from actions._program import ProgramParams, new_checksums, repair, staged_name
 from doctor.model import Incident
-from doctor.repair import Caps, Edit, JobView, Plan, QueueEdit, Risk, RunView, Skipped
+from doctor.repair import Caps, Edit, JobView, Plan, Risk, RunView, Skipped
 
 NAME = "normalise-line-endings"
 SUMMARY = "Turn the script's Windows line endings into Unix ones."
 RISK = Risk.REVERSIBLE
 
 
-class Params(JobParams):
-    """``file``: the program as the catalog names it."""
-
-    file: str = Field(default="", max_length=4096)
+Params = ProgramParams
 
 
-def plan(incident: Incident, params: Params, view: RunView, caps: Caps) -> Plan | Skipped:
+def plan(incident: Incident, params: ProgramParams, view: RunView, caps: Caps) -> Plan | Skipped:
     """Rewrite the registered script and its staged copy, and the checksum that was recorded of it."""
-    edits: dict[str, Edit] = {}
-    queue: list[QueueEdit] = []
-    reasons: list[str] = []
-    rescue = False
-    for job in jobs_of(incident, params, view):
-        try:
-            for place in copies(job, view, params.file):
-                for edit in _edits(job, place, view):
-                    edits[edit.path] = edit
-        except Refused as problem:
-            reasons.append(str(problem))
-            continue
-        queue += queue_edits(job, ()) if job.held and not held_by_person(job, incident) else []
-        rescue = rescue or not (job.queue_ids and job.held)
-    if not edits:
-        return Skipped(NAME, "; ".join(dict.fromkeys(reasons)) or "the job is not known in this run")
-    scripts = [path for path in edits if not path.endswith(".meta")]
+    found = repair(incident, params, view, lambda job, place: _edits(job, place, view))
+    if isinstance(found, str):
+        return Skipped(NAME, found)
+    scripts = [edit.path for edit in found.edits if not edit.path.endswith(".meta")]
     return make(
         NAME, RISK, incident, params,
         f"Give Unix line endings to {', '.join(scripts)}",
         "The system finds the script's interpreter.",
         "The files get their old bytes back.",
-        tuple(edits.values()), queue=tuple(queue), rescue=rescue,
+        found.edits, queue=found.queue, rescue=found.rescue,
     )  # fmt: skip
 
 
