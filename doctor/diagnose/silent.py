@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from doctor.diagnose.matcher import Matcher
 from doctor.model import Channel, Evidence, Finding, JobState, Kind, RunWarning
 from doctor.run.dataflow import is_auxiliary, outputs
-from doctor.run.kickstart import parse_output
+from doctor.run.kickstart import Output, parse_output
 from doctor.run.lite import parse_lite
 from doctor.run.reader import Job, Run
 
 FEW = 400  # succeeded jobs up to which the pass is on by default
 _HEAD, _TAIL = 64 << 10, 128 << 10
+_RECORDS = 20  # kickstart records of one job that are looked at
 
 
 def scan(run: Run, matcher: Matcher, mode: str) -> list[RunWarning]:
@@ -56,45 +57,46 @@ def _warning(cause: str, transformation: str, names: list[str], lines: list[Evid
 
 
 def _look(job: Job, matcher: Matcher) -> Iterator[tuple[str, Evidence]]:
+    files = job.outputs()
+    if not files:
+        return
+    reader, newest = job.run.files, files[-1]
+    text = reader.text(newest.out, _HEAD, _TAIL) if newest.out else None
+    output = parse_output(text.lines) if text is not None else None
+    channels: list[Channel] = []
+    if text is not None and output is not None:
+        for record in output.records[:_RECORDS]:
+            channels.append(Channel(Kind.STDOUT, text.file, tuple(record.stdout)))
+            channels.append(Channel(Kind.STDERR, text.file, tuple(record.stderr)))
+        channels.append(Channel(Kind.STDOUT, text.file, tuple(output.stray)))
+    if newest.err:
+        words = reader.text(newest.err, _HEAD, _TAIL)
+        lite = parse_lite(words.lines)
+        channels.append(Channel(Kind.STDERR, words.file, (*lite.before, *lite.task)))
+    found = _findings(channels, matcher)
+    for cause, finding in found.items():
+        yield cause, finding.evidence
+    if text is not None and output is not None and "silent/empty-output" not in found:
+        yield from _empty_output(job, text.file, output)
+
+
+def _findings(channels: list[Channel], matcher: Matcher) -> dict[str, Finding]:
+    """The strongest finding for each silent cause."""
     found: dict[str, Finding] = {}
-    for channel in _channels(job):
+    for channel in channels:
         for finding in matcher.match(channel):
             if finding.cause.startswith("silent/"):
                 known = found.get(finding.cause)
                 if known is None or finding.strength.order > known.strength.order:
                     found[finding.cause] = finding
-    for cause, finding in found.items():
-        yield cause, finding.evidence
-    if "silent/empty-output" not in found:
-        yield from _empty_outputs(job)
+    return found
 
 
-def _channels(job: Job) -> Iterator[Channel]:
-    files = job.outputs()
-    if not files:
-        return
-    reader, newest = job.run.files, files[-1]
-    if newest.out:
-        text = reader.text(newest.out, _HEAD, _TAIL)
-        output = parse_output(text.lines)
-        for record in output.records[:20]:
-            yield Channel(Kind.STDOUT, text.file, tuple(record.stdout))
-            yield Channel(Kind.STDERR, text.file, tuple(record.stderr))
-        yield Channel(Kind.STDOUT, text.file, tuple(output.stray))
-    if newest.err:
-        text = reader.text(newest.err, _HEAD, _TAIL)
-        lite = parse_lite(text.lines)
-        yield Channel(Kind.STDERR, text.file, (*lite.before, *lite.task))
-
-
-def _empty_outputs(job: Job) -> Iterator[tuple[str, Evidence]]:
-    files = job.outputs()
-    if not files or not files[-1].out:
-        return
-    text = job.run.files.text(files[-1].out, _HEAD, _TAIL)
+def _empty_output(job: Job, file: str, output: Output) -> Iterator[tuple[str, Evidence]]:
+    """The first declared output of size zero, as kickstart measured it."""
     declared = outputs(job)
-    for record in parse_output(text.lines).records[:20]:
+    for record in output.records[:_RECORDS]:
         for fact in record.files.values():
             if fact.size == 0 and os.path.basename(fact.lfn) in declared:
-                yield "silent/empty-output", Evidence(text.file, fact.line, f"{fact.lfn}: size 0 bytes", Kind.STATUS)
+                yield "silent/empty-output", Evidence(file, fact.line, f"{fact.lfn}: size 0 bytes", Kind.STATUS)
                 return
