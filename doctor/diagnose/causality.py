@@ -18,7 +18,7 @@ from doctor.run.reader import Job, Run
 _FULL = {"disk/scratch-full", "disk/cleanup-disabled", "disk/image-copies", "disk/execute-disk-full", "disk/submit-disk-full"}
 _CUT_SHORT = {"container/image-invalid", "user-code/malformed-input", "integrity/checksum-mismatch", "staging/transfer-failed"}
 #: Categories whose causes lie outside the program: one incident whatever transformation they hit.
-_ENVIRONMENT = {"disk", "network", "credentials", "container", "infrastructure"}
+ENVIRONMENT = {"disk", "network", "credentials", "container", "infrastructure"}
 _LOST = {"staging/input-missing", "staging/input-moved", "staging/transfer-failed"}
 
 
@@ -99,7 +99,7 @@ def _add_removal(verdict: Verdict, cleaner: Job, lfn: str) -> None:
 def fingerprint(diagnosis: Diagnosis) -> str:
     """Identifies "the same failure": cause, transformation, site and normalised message."""
     category = diagnosis.cause.split("/", 1)[0]
-    program = "" if category in _ENVIRONMENT else diagnosis.culprit.transformation
+    program = "" if category in ENVIRONMENT else diagnosis.culprit.transformation
     parts = (diagnosis.cause, program, diagnosis.culprit.site, diagnosis.message)
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from doctor.diagnose import waiting
 from doctor.diagnose.causality import importance, run_incident
@@ -13,7 +12,10 @@ from doctor.diagnose.matcher import Matcher
 from doctor.model import Channel, Evidence, Incident, Kind, Line, RunState
 from doctor.run.dagmanlog import message
 from doctor.run.events import JobEvent
+from doctor.run.monitord import monitord_runs
 from doctor.run.reader import Run
+
+_RESTART = 3  # DAGMan's exit status when its job is held, or HTCondor is to start it again
 
 
 def add(run: Run, state: RunState, reason: str, incidents: list[Incident], matcher: Matcher) -> list[Incident]:
@@ -23,6 +25,8 @@ def add(run: Run, state: RunState, reason: str, incidents: list[Incident], match
         added += [one for part in run.tree() for one in waiting.unmatchable(part, state, matcher)]
     if state is not RunState.SUCCEEDED:
         added += [one for part in run.tree() for one in waiting.restless(part, matcher)]
+    if state is RunState.HELD and run.dagman.exit_status == _RESTART and not _own_hold(run):
+        return sorted([*incidents, *added], key=importance)  # DAGMan is being stopped; why will be in its job's log
     if state is RunState.REMOVED:
         added.append(_removed(run, reason, matcher))
     elif (not incidents and not added and state in (RunState.FAILED, RunState.STALLED, RunState.HELD)) or state is RunState.STALLED:
@@ -37,9 +41,9 @@ def _monitord(run: Run, matcher: Matcher) -> list[Incident]:
     started = any(entry.what == "MONITORD_STARTED" for entry in entries)
     finished = entries and entries[-1].what in ("MONITORD_FINISHED", "DAGMAN_FINISHED")
     marks = [name for name in ("monitord.recover", "monitord.pid") if (run.directory / name).exists()]
-    if run.parent is not None or run.dagman.exit_status is None or not started or finished or len(marks) < 2:
-        return []
-    if _monitord_runs(run):
+    if run.parent is not None or run.dagman.exit_status in (None, _RESTART) or not started or finished or len(marks) < 2:
+        return []  # monitord ends with a DAGMan that is held, and goes on with it
+    if monitord_runs(run):
         return []  # it lags some seconds behind DAGMan
     shown = [Evidence(run.files.name(run.directory / name), None, f"{name} was left behind", Kind.RUN) for name in marks]
     if run.dagman.exit_line is not None:
@@ -50,18 +54,6 @@ def _monitord(run: Run, matcher: Matcher) -> list[Incident]:
             run, matcher, "infrastructure/monitord-failed", "structure:monitord-gone", 0.8, tuple(shown), why, run.history.last_time
         )
     ]
-
-
-def _monitord_runs(run: Run) -> bool:
-    """Whether the process that monitord.pid names is a monitord of this host that is still at work."""
-    text = run.files.text(run.directory / "monitord.pid", head=4096, tail=0, quiet=True)
-    pid = next((found[1] for line in text.lines if (found := re.match(r"pid (\d{1,9})$", line.text.strip()))), "")
-    if not pid:
-        return False
-    try:
-        return b"monitord" in Path("/proc", pid, "cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def _removed(run: Run, reason: str, matcher: Matcher) -> Incident:
@@ -81,6 +73,11 @@ def _removed(run: Run, reason: str, matcher: Matcher) -> Incident:
         f"{reason[0].upper()}{reason[1:]}.",
         run.history.last_time,
     )
+
+
+def _own_hold(run: Run) -> bool:
+    """Whether the log of the DAGMan job ends with its being held."""
+    return bool(run.own_events) and run.own_events[-1].kind == "held"
 
 
 def _own(run: Run, event: JobEvent) -> Evidence:

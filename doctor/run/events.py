@@ -31,8 +31,9 @@ NAMES = {
     24: "reconnect-failed",
 }
 _HEAD = re.compile(rb"\n0(02|04|07|09|12|13|21|22|23|24) \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) ")  # a literal start is found fast
-_EXECUTE = re.compile(rb"\n0(01) \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) ")
-_SLOT = re.compile(r"SlotName: (?:slot\w{1,20}@)?([\w.@-]{1,256})")
+_EXECUTE = re.compile(rb"\n0(01|05|12|21) \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) ")
+#: Where an event names the slot: the start of a job, and what failed before it could start (no sandbox, no input).
+_SLOT = re.compile(rb"(?:SlotName: |execution point |Error from (?:starter on )?)([\w.@-]{1,256}\w)")
 _WHEN = re.compile(rb"\) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d\d/\d\d \d\d:\d\d:\d\d)")
 _CODE = re.compile(r"Code (-?\d{1,6}) Subcode (-?\d{1,9})")
 _USED = re.compile(r"Memory \(MB\)\s*:\s*(\d{1,12})\s+(\d{1,12})")
@@ -77,13 +78,26 @@ def read_events(path: Path, files: Files) -> list[JobEvent]:
     return [_event(cut, ad) for cut, ad in zip(cuts, parsed, strict=True)]
 
 
-def execute_hosts(path: Path, files: Files) -> dict[str, str]:
-    """Condor id -> name of the execute node that the job last started on (jobs of the vanilla universe)."""
+def execute_hosts(path: Path, files: Files) -> tuple[dict[str, str], set[str]]:
+    """Condor id -> name of the execute node that the job was last at (jobs of the vanilla universe), and who ended with 0."""
     hosts: dict[str, str] = {}
+    fine: set[str] = set()
     for cut in _cuts(path, files, _EXECUTE):
-        if found := _SLOT.search(cut.body.decode("utf-8", "replace")):
-            hosts[cut.condor_id] = found[1]
-    return hosts
+        if cut.number == 5:
+            if b"(return value 0)" in cut.body[:400]:
+                fine.add(cut.condor_id)
+        elif host := slot_host(cut.body):
+            hosts[cut.condor_id] = host
+    return hosts, fine
+
+
+def slot_host(event: bytes) -> str:
+    """The node that an event's text names by a slot on it, '' when it names none.
+
+    A slot is called ``slot1_2@HOST``; one of a glidein ``slot1_2@glidein_77_1@HOST``, which is the same host.
+    """
+    found = _SLOT.search(event)
+    return found[1].decode("utf-8", "replace").rpartition("@")[2] if found else ""
 
 
 def parse_events(data: bytes, first_line: int) -> list[JobEvent]:

@@ -20,12 +20,14 @@ from doctor.run.events import JobEvent, read_events
 from doctor.run.exitcode import PostVerdict, read_verdicts
 from doctor.run.files import Files, Ledger
 from doctor.run.jobstate import Attempt, History
+from doctor.run.monitord import monitord_runs
 from doctor.run.paths import PathMap
 from doctor.run.recover import history_from_dagman
 from doctor.run.rescue import RescueDag, read_rescue, rescue_files
 from doctor.run.submitfile import SubmitFile, read_submit_file
 
 _MAX_DEPTH = 32
+_SILENT_S = 60.0  # by which DAGMan is ahead of jobstate.log when nobody writes that any more
 _MAX_NUMBER = 1000  # of .out.NNN (pegasus-exitcode: 0 to 999)
 _DAG_ARGUMENT = re.compile(r"(?:^|\s)-Dag\s+(\S+)")
 _NUMBERED = re.compile(r"\.(\d{3})$")
@@ -108,10 +110,20 @@ class Run:
         """The job states: jobstate.log, or what dagman.out tells where that is absent or ends too early."""
         log = self.recorded
         ended = any(entry.what == "DAGMAN_FINISHED" for entry in log.internal)
-        if not os.path.exists(self.dagman_path) or (log.latest and (ended or self.dagman.exit_status is None)):
+        if not os.path.exists(self.dagman_path):
+            return log
+        if log.latest and (ended or (self.dagman.exit_status is None and not self._monitord_is_silent())):
             return log
         rebuilt = history_from_dagman(self.dagman_path, self.files)
         return rebuilt if len(rebuilt.latest) > len(log.latest) or rebuilt.moved_beyond(log) else log
+
+    def _monitord_is_silent(self) -> bool:
+        """DAGMan goes on writing, jobstate.log has not grown with it, and no monitord of this host is at work."""
+        try:
+            behind = os.stat(self.dagman_path).st_mtime - os.stat(self.directory / self.identity.jsd).st_mtime
+        except OSError:
+            return False
+        return behind > _SILENT_S and not monitord_runs(self)
 
     @property
     def dagman_path(self) -> Path:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from doctor.model import JobState
 from doctor.run.files import Files
 from doctor.run.jobstate import LATEST, History
 
@@ -28,16 +29,17 @@ class DagmanHistory(History):
     """A :class:`History` whose lines are made from dagman.out (line numbers are those of dagman.out)."""
 
     def raw_lines(self, quiet: bool = False) -> Iterator[bytes]:
-        translator = _Translator()
+        translator = Translator()
         for line in super().raw_lines(quiet):
             yield translator.translate(line) or b"\n"
 
     def moved_beyond(self, log: History) -> bool:
         """Whether some job ended here that the other history shows as not ended."""
-        return any(log.latest.get(name) is not state for name, state in self.latest.items())
+        ended = (JobState.SUCCEEDED, JobState.FAILED)
+        return any(state in ended and log.latest.get(name) is not state for name, state in self.latest.items())
 
 
-class _Translator:
+class Translator:
     """Numbers the submissions as monitord does: one number from the PRE script to the POST script."""
 
     def __init__(self) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from doctor.diagnose import causality
+from doctor.diagnose import causality, hosts
 from doctor.diagnose.engine import diagnose_job
 from doctor.diagnose.matcher import Matcher
 from doctor.model import Diagnosis, Incident, JobState, RunState, RunSummary
@@ -23,59 +23,21 @@ from doctor.run.nearby import Nearby
 from doctor.run.paths import PathMap
 from doctor.run.reader import Run, open_run
 from doctor.run.state import total_counts
-from doctor.watch.live import LiveEvents, LiveHistory, Signal
-from doctor.watch.tail import CHUNK, Chunk, Mark, Tail
+from doctor.watch.live import Signal
+from doctor.watch.parts import Part
+from doctor.watch.tail import CHUNK, Mark
+from doctor.watch.turn import Seen, Turn
 
 _JOBS_PER_TURN = 20  # diagnoses of one turn; the others wait for the next
 _SECONDS_PER_TURN = 0.25
 _GROUPED = 100  # jobs of one fingerprint whose diagnoses are kept; of the others only the names
 _NAMES = 20_000  # names of jobs that are kept for one incident
-_EVENT_START = 64 << 20  # of an event log that is met late, so much of its end is read
 _SURE = 0.6
+_RESTART = "3"  # DAGMan's status when its job is held, or HTCondor is to start it again: no end
 #: Cached facts of a run that may be old by the time of the next look.
 _STALE = (
     "dagman", "own_events", "_events_by_id", "database_reasons", "abstract", "executables", "containers", "replicas", "storage", "counts",
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Part:
-    """One DAG of the run: the root, or a sub-workflow at ``where`` (its directory below the root's)."""
-
-    where: str
-    run: Run
-    history: LiveHistory
-    jobstate: Tail
-    log: Tail
-    events: LiveEvents = field(default_factory=LiveEvents)
-    old_lines: int = 0  # lines of jobstate.log that an earlier process has seen
-    same_file: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One diagnosed attempt, as stored: never diagnosed again after a restart."""
-
-    job: str  # with the sub-workflow's directory in front
-    seq: int
-    incident: str  # fingerprint
-
-
-@dataclass(slots=True)
-class Turn:
-    """What one turn found, to be stored as a whole."""
-
-    marks: dict[str, Mark] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
-    incidents: list[Incident] = field(default_factory=list)
-    resolved: list[str] = field(default_factory=list)  # fingerprints whose jobs have all succeeded since
-    lines: int = 0
-    diagnosed: int = 0
-    more: bool = False
-    started: bool = False
-    ended: int | None = None  # DAGMan's exit code
-    problems: list[str] = field(default_factory=list)
-    oldest: float = 0.0  # when the oldest of the lines was noticed, for the latency
 
 
 class Follower:
@@ -102,7 +64,8 @@ class Follower:
         self.ended: int | None = None
         self.rounds = 0
         self.moved = 0.0
-        self._replaying: set[str] = set()
+        self.blamed: dict[str, str] = {}  # fingerprint -> execute node that is to blame
+        self.look_at_nodes = False  # somebody saw that a node fails what others finish
         self._add_part(self.run)
 
     # -- parts --------------------------------------------------------------------------------------
@@ -111,18 +74,7 @@ class Follower:
         where = run.files.name(run.directory) if run.parent is not None else ""
         if (known := self.parts.get(where)) is not None:
             return known
-        history = LiveHistory(run.directory / run.identity.jsd, run.files)
-        log = Tail(run.directory / run.identity.condor_log, self._stored.get(f"{where}|log"))
-        part = Part(where, run, history, Tail(history.path), log)
-        old = self._stored.get(f"{where}|jobstate")
-        if old is not None:
-            part.old_lines, part.same_file = old.lines, (old.device, old.inode)
-            self._replaying.add(where)
-        if not log.mark.inode and (ahead := log.size_ahead()) > _EVENT_START:
-            log.mark = Mark(0, 0, 0)
-            _skip_to_end(log, ahead - _EVENT_START)
-        run.__dict__["history"] = history
-        run.__dict__["events"] = part.events.events
+        part = Part(where, run, self._stored)
         self.parts[where] = part
         return part
 
@@ -139,51 +91,23 @@ class Follower:
 
     def changed(self) -> bool:
         """Whether there is anything to do, at the price of two ``stat`` calls for each part."""
-        return bool(self.pending) or any(not (p.jobstate.unchanged() and p.log.unchanged()) for p in list(self.parts.values()))
+        return bool(self.pending) or self.look_at_nodes or any(part.changed(self.clock()) for part in list(self.parts.values()))
 
     def turn(self, limit: int = CHUNK) -> Turn:
         """Read and diagnose a bounded amount. Raises nothing for what the files hold."""
         turn = Turn()
         until = self.clock() + _SECONDS_PER_TURN
         for part in list(self.parts.values()):
-            self._read_jobstate(part, limit, turn)
-            if part.where not in self._replaying:
-                self._read_events(part, limit, turn)
+            for signal, old in part.read(limit, turn, self.clock()):
+                self._heed(part, signal, turn, old)
+            self.moved = max(self.moved, part.history.last_time, part.dagman.moved)
         changed = self._diagnose(turn, until)
-        if changed:
+        if changed or self.look_at_nodes:
+            known = set(self.blamed.values())
             turn.incidents = self._group(changed)
+            turn.urgent = not set(self.blamed.values()) <= known
         turn.more = turn.more or bool(self.pending)
         return turn
-
-    def _read_jobstate(self, part: Part, limit: int, turn: Turn) -> None:
-        chunk = part.jobstate.read(limit)
-        if chunk.problem:
-            turn.problems.append(f"{part.history.file}: {chunk.problem}")
-        if chunk.lost:
-            turn.problems.append(f"{part.history.file}: replaced or truncated; read anew from its start")
-        if chunk.restarted:
-            self._restart(part)
-        live = part.where not in self._replaying
-        for number, line in chunk.lines():
-            signal = part.history.feed(number, line)
-            if signal is not None:
-                self._heed(part, signal, turn, old=not live and number <= part.old_lines)
-        if chunk.data:
-            turn.lines += chunk.data.count(b"\n")
-            self.moved = max(self.moved, part.history.last_time)
-        turn.more = turn.more or chunk.more
-        if not live and (not chunk.more or part.jobstate.mark.lines >= part.old_lines):
-            self._replaying.discard(part.where)
-            turn.more = True
-        if chunk.data and part.where not in self._replaying:
-            turn.marks[f"{part.where}|jobstate"] = part.jobstate.mark
-
-    def _restart(self, part: Part) -> None:
-        """The log began anew (monitord rebuilt it): so does what is known from it."""
-        part.history = LiveHistory(part.history.path, part.run.files)
-        part.run.__dict__["history"] = part.history
-        part.old_lines = 0
-        self._replaying.discard(part.where)
 
     def _heed(self, part: Part, signal: Signal, turn: Turn, old: bool) -> None:
         """``old`` lines were acted on by an earlier process: they only rebuild what is in memory."""
@@ -199,7 +123,7 @@ class Follower:
                 self.rounds += 1
                 self.ended, turn.ended = None, None
                 turn.started = turn.started or not old
-        elif signal.what == "finished" and part.where == "":
+        elif signal.what == "finished" and part.where == "" and signal.value != _RESTART:
             self.ended = int(signal.value) if signal.value.lstrip("-").isdigit() else 1
             if not old:
                 turn.ended = self.ended
@@ -217,24 +141,6 @@ class Follower:
             self._find_new_parts(part)
         return len(self.parts) > before
 
-    def _read_events(self, part: Part, limit: int, turn: Turn) -> None:
-        chunk = part.log.read(limit)
-        if chunk.problem:
-            turn.problems.append(f"{part.run.identity.condor_log}: {chunk.problem}")
-        if not chunk.data:
-            return
-        whole = part.events.whole(chunk.data)
-        if whole < len(chunk.data):
-            part.log.push_back(chunk.data[whole:])
-        if whole:
-            for node, event in part.events.feed(chunk.data[:whole], chunk.first):
-                if event.kind == "held" and node and part.history.hint(node, "JOB_HELD", event):
-                    self.pending[part.where, node] = None
-            part.run.__dict__.pop("_events_by_id", None)
-            turn.lines += chunk.data[:whole].count(b"\n")
-            turn.marks[f"{part.where}|log"] = part.log.mark
-        turn.more = turn.more or (chunk.more and whole > 0)
-
     # -- diagnosis ----------------------------------------------------------------------------------
 
     def _full(self, part: Part, job: str) -> str:
@@ -247,7 +153,7 @@ class Follower:
         fresh = set[str]()
         while self.pending and turn.diagnosed < _JOBS_PER_TURN and (turn.diagnosed == 0 or self.clock() < until):
             (where, name), _ = self.pending.popitem(last=False)
-            if where in self._replaying:
+            if self.parts[where].replaying:
                 self.pending[where, name] = None
                 break
             part = self.parts[where]
@@ -318,13 +224,35 @@ class Follower:
 
     def _group(self, touched: set[str]) -> list[Incident]:
         """The incidents that changed, each with all its jobs."""
+        self.look_at_nodes = False
         members = [(job, diagnosis) for kept in self.diagnoses.values() for job, diagnosis in kept.items()]
+        incidents = [replace(one, jobs=tuple(dict.fromkeys((*one.jobs, *self.names.get(one.id, {}))))) for one in causality.group(members)]
+        blamed = self._blame(incidents)
         found = []
-        for incident in causality.group(members):
-            if incident.id not in touched and not any(self.by_job.get(job) in touched for job in incident.jobs):
-                continue
-            jobs = dict.fromkeys((*incident.jobs, *self.names.get(incident.id, {})))
-            found.append(replace(incident, jobs=tuple(jobs)))
+        for incident in incidents:
+            new = incident.id in blamed and incident.id not in self.blamed
+            if new or incident.id in touched or any(self.by_job.get(job) in touched for job in incident.jobs):
+                found.append(blamed.get(incident.id, incident))
+        self.blamed = {key: one.diagnosis.culprit.host for key, one in blamed.items()}
+        return found
+
+    def _blame(self, incidents: list[Incident]) -> dict[str, Incident]:
+        """The incidents that a bad node explains, all DAGs of the run taken together."""
+        if not hosts.worth_a_look(incidents):
+            return {}
+        failed: dict[str, str] = {}
+        good: list[tuple[str, str]] = []
+        for part in self.parts.values():
+            failed |= {self._full(part, job): host for job, host in list(part.events.failed.items())}
+            good += [(self._full(part, job), host) for job, host in list(part.events.fine)]
+        log = self.parts[""].run.identity.condor_log
+        return hosts.blame(incidents, hosts.Ran(failed, good, self._programs, log), self.matcher.library)
+
+    def _programs(self, names: list[str]) -> list[str]:
+        found = []
+        for name in names:
+            where, _, job = name.rpartition("/")
+            found.append(self.parts[where].run.job(job).submit.transformation if where in self.parts else "")
         return found
 
     # -- facts --------------------------------------------------------------------------------------
@@ -360,23 +288,3 @@ class Follower:
 def _mark(seq: int, state: str) -> int:
     """Identifies what was diagnosed: the attempt, and whether it was held or had failed."""
     return seq * 10 + (1 if state == "held" else 2)
-
-
-def _skip_to_end(tail: Tail, offset: int) -> None:
-    """Begin a huge log near its end: lines before are not read, their number stays unknown (counted as 0)."""
-    import os
-
-    from doctor.watch.tail import _open, _sum
-
-    handle = _open(tail.path)
-    try:
-        facts = os.fstat(handle)
-        data = os.pread(handle, 1 << 16, offset)
-        tail.mark = Mark(
-            facts.st_dev, facts.st_ino, offset + data.find(b"\n...\n") + 5 if b"\n...\n" in data else offset, 0, _sum(handle, 256), 256
-        )
-    finally:
-        os.close(handle)
-
-
-__all__ = ["Chunk", "Follower", "Part", "Seen", "Turn"]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from pathlib import Path
 
 from doctor.model import JobState
-from doctor.run.events import JobEvent, parse_events
+from doctor.run.events import JobEvent, parse_events, slot_host
 from doctor.run.files import Files
 from doctor.run.jobstate import LATEST, Attempt, History, StateLine
 
 _KEEP_EVENTS = 5_000
 _KEEP_JOBS = 200_000
 _KEEP_HOSTS = 10_000
+_KEEP_FAILED = 20_000  # failing jobs of which it is known where they ran
+_KEEP_GOOD = 2_000  # the latest jobs that succeeded, with their hosts
+_KEEP_LOST = 100  # jobs of one host that failed there and ended well elsewhere
 _LARGE = 4 << 20
 _MAX_REST = 16 << 10
 
@@ -55,6 +58,10 @@ class LiveHistory(History):
             return os.stat(self.path).st_size >= _LARGE
         except OSError:
             return False
+
+    def translate(self, line: bytes) -> bytes:
+        """A line of the followed log in the format of jobstate.log."""
+        return line
 
     def feed(self, number: int, line: bytes) -> Signal | None:
         """Take in one line; what it signals, if anything."""
@@ -122,7 +129,8 @@ class LiveHistory(History):
 
 _SUBMIT = re.compile(rb"\n000 \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) [^\n]*\n(?:(?!\.\.\.)[^\n]*\n){0,6}?[ \t]*DAG Node: ([^\s]{1,512})")
 _RUNS = re.compile(rb"\n0(01|05|09|04) \((\d{1,12})\.(\d{1,6})\.\d{1,6}\) ([^\n]*)")
-_SLOT = re.compile(rb"SlotName: (?:slot\w{1,20}@)?([\w.@-]{1,256})")
+#: Holds that may be the node's fault: the program could not be started there, or files not be moved there.
+_NODE_HOLDS = frozenset({6, 12, 13, 14})
 
 
 class LiveEvents:
@@ -134,8 +142,11 @@ class LiveEvents:
         self.events: list[JobEvent] = []  # holds, evictions and the like; for doctor.run.reader.Run.events
         self.counts: dict[tuple[str, str], int] = {}  # (DAG node, kind) -> how often in this DAGMan's time
         self.hosts: dict[str, str] = {}  # cluster.proc -> host that it ran on last
-        self.bad: dict[str, int] = {}  # host -> jobs that failed or were held there
+        self.failed: dict[str, str] = {}  # DAG node -> host of its latest attempt, of nodes that failed or were held
         self.good: dict[str, int] = {}  # host -> jobs that succeeded there
+        self.fine: deque[tuple[str, str]] = deque(maxlen=_KEEP_GOOD)  # (DAG node, host) of those that succeeded last
+        self._own: set[str] = set()  # those of `failed` that were held for what they asked for, or by a person
+        self.lost: dict[str, dict[str, None]] = {}  # host -> DAG nodes that failed there and succeeded on another
         self.seen = 0
 
     @staticmethod
@@ -159,16 +170,16 @@ class LiveEvents:
         for found in _RUNS.finditer(text):
             job = f"{int(found[2])}.{int(found[3])}"
             if found[1] == b"01":
-                slot = _SLOT.search(text, found.end(), found.end() + 400)
                 if len(self.running) < _KEEP_JOBS:
-                    self.running[job] = self.hosts[job] = slot[1].decode() if slot else ""
+                    end = text.find(b"\n...", found.end(), found.end() + 1000)
+                    self.running[job] = self.hosts[job] = slot_host(text[found.end() : end if end >= 0 else found.end() + 1000])
             else:
                 host = self.running.pop(job, "")
                 if found[1] in (b"05", b"09"):
                     ended.append(job)
                 if host and found[1] == b"05":
                     fine = text.find(b"(return value 0)", found.end(), found.end() + 200) >= 0
-                    _count(self.good if fine else self.bad, host)
+                    self._ended(self.nodes.get(job, ""), host, fine)
         self.seen += text.count(b"\n...\n")
         troubles = []
         for event in parse_events(data, first_line):
@@ -176,8 +187,8 @@ class LiveEvents:
             self.events.append(event)
             if node:
                 self.counts[node, event.kind] = self.counts.get((node, event.kind), 0) + 1
-            if event.kind == "held" and (where := self.hosts.get(event.condor_id)):
-                _count(self.bad, where)
+            if event.kind == "held":
+                self._held(node, event)
             troubles.append((node, event))
         if len(self.events) > _KEEP_EVENTS:
             del self.events[: -_KEEP_EVENTS // 2]
@@ -185,6 +196,32 @@ class LiveEvents:
             self.nodes.pop(job, None)
             self.hosts.pop(job, None)
         return troubles
+
+    def _ended(self, node: str, host: str, fine: bool) -> None:
+        """A job ended by itself on a host."""
+        if not fine:
+            self._failed(node, host)
+            return
+        _count(self.good, host)
+        self.fine.append((node, host))
+        before = self.failed.pop(node, host)
+        own = node in self._own
+        self._own.discard(node)
+        if before != host and not own and (before in self.lost or len(self.lost) < _KEEP_HOSTS):
+            there = self.lost.setdefault(before, {})
+            if len(there) < _KEEP_LOST:
+                there[node] = None
+
+    def _held(self, node: str, event: JobEvent) -> None:
+        """A job was held; the reason names the slot even where the job never started on it."""
+        host = slot_host(event.text.encode()) or self.hosts.get(event.condor_id, "")
+        self._failed(node, host)
+        if node in self.failed and event.code not in _NODE_HOLDS:
+            self._own.add(node)
+
+    def _failed(self, node: str, host: str) -> None:
+        if node and host and (node in self.failed or len(self.failed) < _KEEP_FAILED):
+            self.failed[node] = host
 
 
 def _count(tally: dict[str, int], host: str) -> None:

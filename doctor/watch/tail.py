@@ -8,7 +8,8 @@ and by a check sum of its first bytes:
 - *renamed* (``jobstate.log`` to ``jobstate.log.000``, a new one in its place): the old file's rest is
   read under its new name first, then the new file from its start;
 - *replaced*, *truncated* or rewritten in place: the new content is read from its start;
-- *deleted*: nothing until it is there again.
+- *deleted*: nothing until it is there again;
+- *a hole* (zeros where a crashed host or file server lost a block): passed over, the line after it is whole.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Tail:
     def __init__(self, path: Path, mark: Mark | None = None) -> None:
         self.path = path
         self.mark = mark or Mark()
+        self._altered = b""  # the lines read last as they lie in the file, where they were changed
 
     def size_ahead(self) -> int:
         """Bytes not yet read; 0 where the file is not there."""
@@ -107,9 +109,28 @@ class Tail:
         finally:
             os.close(handle)
 
+    def skip_to(self, offset: int, after: bytes = b"\n") -> None:
+        """Begin a log that is met late behind the first ``after`` from ``offset`` on; the lines before it are not counted."""
+        try:
+            handle = _open(self.path)
+        except OSError:
+            return
+        try:
+            facts = os.fstat(handle)
+            end = os.pread(handle, MAX_LINE, offset).find(after)
+            start = offset + end + len(after) if end >= 0 else offset
+            self.mark = Mark(facts.st_dev, facts.st_ino, start, 0, _sum(handle, _HEAD), _HEAD)
+        except OSError:
+            return
+        finally:
+            os.close(handle)
+
     def push_back(self, data: bytes) -> None:
         """Give back whole lines at the end of what was read last: they are read again with what follows."""
-        self.mark = replace(self.mark, offset=self.mark.offset - len(data), lines=self.mark.lines - data.count(b"\n"))
+        count, size = data.count(b"\n"), len(data)
+        if self._altered:  # what lay in the file was longer
+            size = len(b"\n".join(self._altered.split(b"\n")[-count - 1 :]))
+        self.mark = replace(self.mark, offset=self.mark.offset - size, lines=self.mark.lines - count)
 
     def _read(self, handle: int, limit: int) -> Chunk:
         facts = os.fstat(handle)
@@ -161,6 +182,7 @@ class Tail:
 
     def _take(self, handle: int, size: int, limit: int, final: bool = False) -> Chunk:
         mark = self.mark
+        self._altered = b""
         if not mark.skipping and mark.head_size < _HEAD and size > mark.head_size:
             mark = replace(mark, head_size=min(size, _HEAD), head=_sum(handle, min(size, _HEAD)))
         data = os.pread(handle, limit, mark.offset)
@@ -174,10 +196,15 @@ class Tail:
         end = data.rfind(b"\n") + 1
         first = mark.lines + 1
         if end > begin:
-            body = data[begin:end]
+            body = data[begin:end].replace(b"\0", b"")
             if len(body) > MAX_LINE:
                 body = _cut_long(body)
+            if len(body) != end - begin:
+                self._altered = data[begin:end]
             mark = replace(mark, offset=mark.offset + end, lines=mark.lines + body.count(b"\n"))
+        elif len(data) - begin >= min(limit, MAX_LINE) and data[begin] == 0:  # a hole, as long as this at least
+            body = b""
+            mark = replace(mark, offset=mark.offset + len(data) - len(data[begin:].lstrip(b"\0")))
         elif len(data) - begin >= min(limit, MAX_LINE):  # one endless line: keep its beginning, skip the rest
             body = data[begin : begin + MAX_LINE] + b"\n"
             mark = replace(mark, offset=mark.offset + len(data), skipping=True)

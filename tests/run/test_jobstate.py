@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from doctor.model import JobState
 from doctor.run.files import Files, Ledger
 from doctor.run.jobstate import LATEST, History
-from doctor.run.reader import Run
+from doctor.run.paths import PathMap
+from doctor.run.reader import Run, open_run
 from doctor.run.recover import history_from_dagman
+from tests.builder import Builder
 from tests.recorded import Case, every
 
 LOG = """\
@@ -169,3 +172,23 @@ def test_line_numbers_of_a_rebuilt_history_are_those_of_dagman_out(tmp_path: Pat
         ("POST_SCRIPT_FAILURE", "1", 6),
     ]
     assert [(entry.what, entry.value) for entry in log.internal] == [("DAGMAN_STARTED", "-"), ("DAGMAN_FINISHED", "1")]
+
+
+@pytest.mark.parametrize(("behind", "state"), [(300, JobState.FAILED), (5, JobState.RUNNING)])
+def test_a_run_that_goes_on_without_monitord(tmp_path: Path, behind: int, state: JobState) -> None:
+    """DAGMan has written for minutes and jobstate.log has not: monitord is gone, and dagman.out tells the job states."""
+    builder = Builder(tmp_path)
+    builder.job("a")
+    builder.attempt("a", "SUBMIT", "EXECUTE", condor="101.0")
+    builder.dagman += [
+        "11/20/26 21:22:42 Event: ULOG_SUBMIT for HTCondor Node a (101.0.0) {11/20/26 21:22:41}",
+        "11/20/26 21:22:44 Node a job proc (101.0.0) failed with status 1.",
+        "11/20/26 21:22:45 POST Script of node a failed with status 1",
+    ]
+    builder.write()
+    now = (tmp_path / "demo-0.dag.dagman.out").stat().st_mtime
+    os.utime(tmp_path / "jobstate.log", (now - behind, now - behind))
+    run = open_run(tmp_path, Ledger(), PathMap())
+    assert run.job("a").state is state
+    (tmp_path / "monitord.pid").write_text(f"pid {os.getpid()}\ntimestamp 2026-11-20T21:22:40\n")  # a process, and no monitord
+    assert open_run(tmp_path, Ledger(), PathMap()).job("a").state is state

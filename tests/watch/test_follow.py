@@ -8,9 +8,10 @@ import pytest
 
 from doctor.diagnose.matcher import Matcher
 from doctor.model import Incident
-from doctor.watch.follow import Follower, Turn
+from doctor.watch.follow import Follower
 from doctor.watch.live import LiveEvents
 from doctor.watch.queue import jobs_of
+from doctor.watch.turn import Turn
 from tests.builder import Builder, event
 from tests.recorded import Case, fixtures
 

@@ -135,6 +135,33 @@ def test_a_giant_file_is_read_from_a_mark_near_its_end_at_once(tmp_path: Path) -
     assert list(tail.read().lines()) == [(8, b"new")]
 
 
+@pytest.mark.parametrize("zeros", [1, 5_000, 200_000, 3 << 20])
+def test_the_line_behind_a_hole_is_whole(tmp_path: Path, zeros: int) -> None:
+    path = tmp_path / "jobstate.log"
+    append(path, b"one\n")
+    tail = Tail(path)
+    assert drain(tail) == [b"one"]
+    append(path, bytes(zeros))
+    assert drain(tail) == []
+    append(path, b"two\nthr\0\0ee\n")
+    assert drain(tail) == [b"two", b"three"]
+    again = Tail(path, Mark.of(tail.mark.plain()))
+    append(path, b"four\n")
+    assert drain(again) == [b"four"]
+
+
+@pytest.mark.parametrize("odd", [bytes(1000), b"x" * (MAX_LINE + 7)], ids=["hole", "long line"])
+def test_lines_that_were_changed_can_be_given_back(tmp_path: Path, odd: bytes) -> None:
+    path = tmp_path / "demo-0.log"
+    append(path, b"one\ntwo " + odd + b"\nthree\nfour\n")
+    tail = Tail(path)
+    lines = tail.read().data.splitlines(keepends=True)
+    tail.push_back(b"".join(lines[1:]))
+    assert tail.mark.lines == 1 and tail.read().data == b"".join(lines[1:])
+    tail.push_back(lines[3])
+    assert drain(tail) == [b"four"]
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_every_line_exactly_once_over_appends_renames_and_restarts(tmp_path: Path, seed: int) -> None:
     """Random appends in odd pieces, rotations, and a new reader with the stored mark: nothing lost, nothing twice."""
