@@ -5,15 +5,21 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from doctor.errors import DoctorError
+from doctor.process import kept_by_commands
 
 
 class StoreError(DoctorError):
     """The state database cannot be used."""
+
+
+class Damaged(StoreError):
+    """The state database is no database any more, or not a whole one."""
 
 
 class BusyRun(DoctorError):
@@ -38,7 +44,7 @@ def incident_key(run: str, fingerprint: str) -> str:
 
 @contextmanager
 def run_lock(folder: Path, submit_dir: str) -> Iterator[None]:
-    """Hold a run for this process. The lock of a dead process is free at once.
+    """Hold a run for this process. The lock of a dead process is free as soon as the commands that it started have ended.
 
     Raises :class:`BusyRun` when another doctor holds it.
     """
@@ -58,9 +64,54 @@ def run_lock(folder: Path, submit_dir: str) -> Iterator[None]:
             raise BusyRun(f"{submit_dir}: another pegasus-doctor ({holder}) takes care of this run; this one stays out") from problem
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"pid {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-        yield
+        try:
+            with kept_by_commands(handle), _directory_lock(submit_dir):
+                yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # also where a command still has it
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _directory_lock(submit_dir: str) -> Iterator[None]:
+    """Keep off doctors with another state directory, too: a lock on the run's own directory, which leaves no trace in it.
+
+    Where the file system has no such locks (NFS) nothing is locked.
+    """
+    try:
+        handle = os.open(submit_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            why = "another pegasus-doctor, with another state directory, takes care of this run; this one stays out"
+            raise BusyRun(f"{submit_dir}: {why}") from problem
+        except OSError:
+            yield
+            return
+        try:
+            with kept_by_commands(handle):
+                yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+    finally:
+        os.close(handle)
+
+
+def put_aside(folder: Path, name: str) -> None:
+    """Move a damaged database with its companions away, never over an earlier one."""
+    stamp, number = time.strftime("%Y%m%dT%H%M%S"), 0
+    while (folder / f"{name}-damaged-{stamp}{f'.{number}' if number else ''}").exists():
+        number += 1
+    if number:
+        stamp += f".{number}"
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.replace(folder / f"{name}{suffix}", folder / f"{name}-damaged-{stamp}{suffix}")
 
 
 def private(folder: Path) -> None:

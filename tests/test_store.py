@@ -235,3 +235,19 @@ def test_sql_stands_in_one_package_only() -> None:
     others = [path for folder in ("doctor", "actions") for path in (root / folder).rglob("*.py") if path.parent != home]
     writing = [path for path in others if any(word in path.read_text() for word in ("sqlite_utils", "insert into", "INSERT INTO"))]
     assert writing == []
+
+
+def test_what_following_a_run_needed_is_let_go_of_in_time(tmp_path: Path) -> None:
+    now = 1000.0
+    store = Store(tmp_path, lambda: now)
+    for run, state in (("old", "finished"), ("young", "finished"), ("going", "running")):
+        now = 2000.0 if run == "young" else 1000.0
+        store.save_watched([{"run": run, "submit_dir": f"/runs/{run}", "state": state, "body": "{}"}])
+        store.save_marks(run, {"|jobstate": "[]"})
+        store.save_seen(run, [("step_1", 1, "f")])
+    assert store.prune(1500.0) == 1
+    assert [row["run"] for row in store.watched()] == ["going", "young"]
+    assert (store.marks("old"), store.seen("old")) == ({}, {})
+    assert store.marks("young") and store.seen("going")
+    assert store.prune(1500.0) == 0
+    store.close()

@@ -9,20 +9,33 @@ from pathlib import Path
 from doctor.errors import DoctorError
 from doctor.loop import guards, rescue, verify
 from doctor.loop.records import IncidentRow, PlanRow
-from doctor.loop.seams import Action, Event, Seams
+from doctor.loop.seams import Action, Event
+from doctor.loop.settle import runner, settle
 from doctor.loop.stages import ENDED, Stage
 from doctor.loop.steps import Context, Look, escalate, history, known_failure, look, make
-from doctor.repair import Applied, Check, Decision, Failed, Runner, RunView, Skipped, Verification
-
-_PLANNING_S = 60.0  # seconds that a planner without its doctor gets to finish
+from doctor.repair import Applied, Check, Decision, Failed, RunView, Skipped, Verification
 
 # -- act ----------------------------------------------------------------------------------------------
 
 
-def act(ctx: Context) -> None:
-    """Carry out what is approved. What a crash left in ``acting`` goes to the verification, not to a second attempt."""
+def settle_left(ctx: Context) -> None:
+    """Before anything else: what a crash left in ``acting`` goes to the verification, not to a second attempt, and is settled."""
     for row in ctx.rows(Stage.ACTING):
         ctx.move(row, Stage.VERIFYING, "the doctor was interrupted between intent and result")
+    left = [(row, chosen) for row in ctx.rows(Stage.VERIFYING) if (chosen := _cut_off(ctx, row)) is not None]
+    if left:
+        seen = look(ctx.seams, ctx.place)
+        for row, chosen in left:
+            settle(ctx, row, chosen, seen)
+
+
+def _cut_off(ctx: Context, row: IncidentRow) -> PlanRow | None:
+    """The plan that was being carried out when the doctor ended."""
+    return next((one for one in ctx.seams.store.plans(row.id)[-1:] if one.state in ("acting", "approved")), None)
+
+
+def act(ctx: Context) -> None:
+    """Carry out what is approved."""
     rows = ctx.rows(Stage.PLANNED)
     if not rows:
         return
@@ -48,12 +61,14 @@ def _act_one(ctx: Context, row: IncidentRow, seen: Look, view: RunView) -> None:
     answers = guards.ask_all(chosen.plan, row.incident, past, ctx.seams.policy)
     if guards.strictest(answers) is Decision.DENY:
         why = guards.reasons(answers, Decision.DENY)
-        store.plan_state(chosen.id, "denied", why)
-        store.add_verdict(chosen.id, answers)
-        ctx.move(row, Stage.DIAGNOSED, f"no longer possible: {why}")
+        with store.batch():
+            store.plan_state(chosen.id, "denied", why)
+            store.add_verdict(chosen.id, answers)
+            ctx.move(row, Stage.DIAGNOSED, f"no longer possible: {why}")
         return
-    store.begin_attempt(row)
-    store.plan_state(chosen.id, "acting")
+    with store.batch():
+        store.begin_attempt(row)
+        store.plan_state(chosen.id, "acting")
     ctx.seams.tell(Event("acting", row.id, chosen.plan.summary))
     result = _apply(ctx, action, chosen, past.roots)
     _record(ctx, row, chosen, result)
@@ -106,11 +121,6 @@ def _apply(ctx: Context, action: Action, chosen: PlanRow, roots: Sequence[Path])
         return Failed(chosen.plan, f"{type(bug).__name__}: {bug}", False)
 
 
-def runner(seams: Seams, plan_id: int, roots: Sequence[Path]) -> Runner:
-    """Through what an action may touch the world, for one plan."""
-    return Runner(tuple(roots), seams.store.journal(plan_id), seams.processes, seams.queue, seams.clock())
-
-
 # -- rescue -------------------------------------------------------------------------------------------
 
 
@@ -140,14 +150,21 @@ def submit_rescue(ctx: Context) -> float:
     if answer.progress is rescue.Progress.PENDING:
         seams.tell(Event("rescue-pending", "", answer.reason))
         return max(answer.again_at, seams.clock())
-    for row in rows:
-        if answer.progress is rescue.Progress.STARTED:
-            ctx.move(row, Stage.VERIFYING, f"{again}: {answer.reason}" if again else answer.reason)
-        elif again:
-            escalate(ctx, row, f"{again} was planned but not started: {answer.reason}")
-        else:
-            escalate(ctx, row, f"the rescue failed: {answer.reason}")
+    with seams.store.batch():
+        if answer.rescue:
+            seams.store.end_rescue(answer.rescue, ctx.key, answer.progress.value, answer.reason)
+        for row in rows:
+            _after_rescue(ctx, row, answer, again)
     return 0.0
+
+
+def _after_rescue(ctx: Context, row: IncidentRow, answer: rescue.Answer, again: str) -> None:
+    if answer.progress is rescue.Progress.STARTED:
+        ctx.move(row, Stage.VERIFYING, f"{again}: {answer.reason}" if again else answer.reason)
+    elif again:
+        escalate(ctx, row, f"{again} was planned but not started: {answer.reason}")
+    else:
+        escalate(ctx, row, f"the rescue failed: {answer.reason}")
 
 
 def _of_new_run(ctx: Context, rows: list[IncidentRow], again: str) -> list[IncidentRow]:
@@ -180,10 +197,12 @@ def verify_all(ctx: Context) -> tuple[bool, bool]:
 
 def _verify_one(ctx: Context, row: IncidentRow, seen: Look) -> bool:
     """Judge one repair. True when what was interrupted may still come to its end by itself."""
-    chosen = next(iter(ctx.seams.store.plans(row.id)[-1:]), None)
-    if chosen is not None and chosen.state in ("acting", "approved"):
-        return _settle(ctx, row, chosen, seen)
-    _judge(ctx, row, chosen, seen)
+    if (chosen := _cut_off(ctx, row)) is not None:
+        if settle(ctx, row, chosen, seen):
+            return True
+        if row.id not in {one.id for one in ctx.rows(Stage.VERIFYING)}:
+            return False
+    _judge(ctx, row, next(iter(ctx.seams.store.plans(row.id)[-1:]), None), seen)
     return False
 
 
@@ -207,8 +226,9 @@ def _judge(ctx: Context, row: IncidentRow, chosen: PlanRow | None, seen: Look) -
         if seen.ended:
             _close(ctx, row, chosen, verify.no_more(answer.reason))
         elif ctx.seams.clock() > limit and not (chosen.plan.new_run and seen.active):  # a new run begins from the beginning
-            store.add_outcome(row, chosen.attempt, answer.result.value, answer.reason)
-            escalate(ctx, row, f"no evidence for {ctx.seams.policy.verify.timeout_s:.0f} s: {answer.reason}")
+            with store.batch():
+                store.add_outcome(row, chosen.attempt, answer.result.value, answer.reason)
+                escalate(ctx, row, f"no evidence for {ctx.seams.policy.verify.timeout_s:.0f} s: {answer.reason}")
         return
     if answer.result is Verification.WORSE and not chosen.plan.new_run and _another(ctx, row, seen):
         return  # another failure of the same job is being dealt with; this repair is judged after it
@@ -230,7 +250,12 @@ def _another(ctx: Context, row: IncidentRow, seen: Look) -> bool:
 
 def _close(ctx: Context, row: IncidentRow, chosen: PlanRow, answer: Check) -> None:
     """Write the outcome; a repair that did not help leads to the next remedy (or to a person)."""
-    ctx.seams.store.add_outcome(row, chosen.attempt, answer.result.value, answer.reason)
+    with ctx.seams.store.batch():
+        ctx.seams.store.add_outcome(row, chosen.attempt, answer.result.value, answer.reason)
+        _move_on(ctx, row, chosen, answer)
+
+
+def _move_on(ctx: Context, row: IncidentRow, chosen: PlanRow, answer: Check) -> None:
     if answer.result is Verification.RECOVERED:
         ctx.move(row, Stage.RECOVERED, f"{answer.reason} in {chosen.plan.new_run}" if chosen.plan.new_run else answer.reason)
     elif chosen.plan.new_run and chosen.state == "applied":
@@ -238,53 +263,3 @@ def _close(ctx: Context, row: IncidentRow, chosen: PlanRow, answer: Check) -> No
         escalate(ctx, row, f"the run was planned again ({chosen.plan.action}), which did not help: {answer.reason}; {where}")
     else:
         ctx.move(row, Stage.DIAGNOSED, f"{chosen.plan.action} did not help: {answer.reason}")
-
-
-def _settle(ctx: Context, row: IncidentRow, chosen: PlanRow, seen: Look) -> bool:
-    """After a crash between intent and result: find out what was done, and finish or take it back.
-
-    True when that cannot be said yet: a planner goes on although the doctor that called it is gone.
-    """
-    commands = [entry.intended for entry in ctx.seams.store.entries(chosen.id) if entry.what.startswith("run ")]
-    unfinished = bool(chosen.plan.new_run and commands) and not rescue.planned(chosen.plan.new_run)
-    if unfinished and ctx.seams.clock() < commands[-1] + _PLANNING_S:
-        return True
-    _settle_now(ctx, row, chosen, seen, bool(commands))
-    return False
-
-
-def _settle_now(ctx: Context, row: IncidentRow, chosen: PlanRow, seen: Look, ran: bool) -> None:
-    seams, store, plan_ = ctx.seams, ctx.seams.store, chosen.plan
-    done = verify.done_edits(plan_)
-    queue_done = verify.done_in_queue(plan_, seams.queue)
-    began = bool(store.entries(chosen.id)) or bool(plan_.queue or plan_.argv)
-    whole = rescue.planned(plan_.new_run) if plan_.new_run else not plan_.argv
-    if len(done) == len(plan_.edits) and queue_done and whole and (began or not (plan_.edits or plan_.queue)):
-        with store.batch():
-            for entry in store.entries(chosen.id, states=("intended",)):
-                store.journal(chosen.id).done(entry.id)
-            store.plan_state(chosen.id, "applied", "found in place after an interruption")
-        store.note(row.run, row.id, "settled", "the repair was found in place after an interruption")
-        if plan_.rescue:
-            ctx.move(row, Stage.RESCUING, "the repair was found in place after an interruption")
-        return
-    if plan_.argv and (ran or not plan_.edits):
-        store.plan_state(chosen.id, "failed", "interrupted while a command ran")
-        escalate(ctx, row, f"the doctor was interrupted while {plan_.argv[0][0]} ran; see `show {row.id}`, then heal again")
-        return
-    if done:
-        action = seams.actions[plan_.action]
-        entries = tuple(entry.id for entry in store.entries(chosen.id))
-        back = action.undo(
-            Applied(replace(plan_, edits=tuple(done), queue=()), entries, seams.clock()),
-            runner(seams, chosen.id, seams.policy.roots(seen.run)),
-        )
-        if isinstance(back, Failed):
-            store.plan_state(chosen.id, "failed", f"interrupted half-way; {back.reason}")
-            escalate(ctx, row, f"the doctor was interrupted half-way and could not take it back: {back.reason}")
-            return
-    for entry in store.entries(chosen.id, states=("intended",)):
-        store.journal(chosen.id).undone(entry.id)
-    store.plan_state(chosen.id, "interrupted", "interrupted before it was done; taken back")
-    store.forget_attempt(row.id)
-    _close(ctx, row, replace(chosen, state="interrupted"), Check(Verification.NOT_YET, "interrupted before it was done; taken back"))

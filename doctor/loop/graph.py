@@ -29,6 +29,7 @@ class Way(TypedDict, total=False):
     postponed: bool  # a repair waits for DAGMan's end
     new: bool  # something new is wrong
     open: bool  # a repair still lacks its evidence
+    waited: bool  # time has passed while a person was asked
 
 
 class Graph:
@@ -37,8 +38,11 @@ class Graph:
     def __init__(self, ctx: Context, follow: bool) -> None:
         self._ctx = ctx
         self._follow = follow
-        self._saver = SqliteSaver(ctx.seams.store.checkpoints())
         self._thread = f"{ctx.key}/{ctx.session}"
+        self._open()
+
+    def _open(self) -> None:
+        self._saver = SqliteSaver(self._ctx.seams.store.checkpoints())
         self._app = self._build().compile(checkpointer=self._saver)
 
     def _build(self) -> StateGraph[Way, None, Way, Way]:
@@ -58,7 +62,7 @@ class Graph:
 
     def _diagnose(self, way: Way) -> Way:
         steps.diagnose(self._ctx)
-        return {"new": False}
+        return {"new": False, "waited": False}
 
     def _plan(self, way: Way) -> Way:
         return {"postponed": steps.plan(self._ctx)}
@@ -68,7 +72,7 @@ class Graph:
         if open_ones:
             interrupt({"kind": "approval", "incidents": [row.id for row in open_ones]})
         steps.take_answers(self._ctx)
-        return {}
+        return {"waited": bool(open_ones)}
 
     def _act(self, way: Way) -> Way:
         deeds.act(self._ctx)
@@ -100,10 +104,10 @@ class Graph:
             return "act"
         if self._has(Stage.OPEN):
             return "diagnose"
+        if self._has(Stage.PLANNED):
+            return "act"  # what is allowed does not wait for what a person is asked
         if self._has(Stage.WAITING):
             return "wait"
-        if self._has(Stage.PLANNED):
-            return "act"
         if self._has(Stage.RESCUING):
             return "rescue"
         if self._has(Stage.VERIFYING):
@@ -120,6 +124,8 @@ class Graph:
     def _next(self, name: str, way: Way) -> str:
         if name == "rescue" and way.get("again_at"):
             return "watch"
+        if name == "wait" and way.get("waited") and self._has(Stage.WAITING):
+            return "diagnose"  # more may be wrong by now
         if name == "watch":
             if self._has(Stage.RESCUING):
                 return "rescue"
@@ -139,10 +145,10 @@ class Graph:
     def _after_verify(self, way: Way) -> str:
         if way.get("new"):
             return "diagnose"
+        if self._has(Stage.DIAGNOSED) and not way.get("postponed"):
+            return "plan"  # before a rescue, so that one is enough for all repairs
         if self._has(Stage.RESCUING):
             return "rescue"
-        if self._has(Stage.DIAGNOSED) and not way.get("postponed"):
-            return "plan"
         if way.get("open") or self._has(Stage.VERIFYING):
             return "watch" if way.get("open") else END
         if self._has(Stage.DIAGNOSED):
@@ -170,9 +176,14 @@ class Graph:
         }
         try:
             return self._go(config)
-        except sqlite3.Error as problem:
-            why = f"the checkpoints cannot be used ({problem}); move the file away: the incidents are kept elsewhere, nothing is lost"
-            raise StoreError(why, file=str(self._ctx.seams.store.folder / "checkpoints.db")) from problem
+        except sqlite3.OperationalError as problem:
+            file = str(self._ctx.seams.store.folder / "checkpoints.db")
+            raise StoreError(f"the checkpoints cannot be used ({problem}); the incidents are kept elsewhere", file=file) from problem
+        except sqlite3.Error:  # damaged: the way is found again from the incidents' states
+            self.close()
+            self._ctx.seams.store.renew_checkpoints()
+            self._open()
+            return self._go(config)
 
     def _go(self, config: Any) -> dict[str, Any] | None:
         before = self._app.get_state(config)

@@ -41,6 +41,7 @@ class History:
     queue_ids: frozenset[str]  # jobs of this run in the queue
     active: bool | None  # DAGMan is in the queue, proven gone, or unknown
     rescue_blocked: str = ""  # why no rescue could follow, '' when it could
+    burst: int | None = None  # the most jobs of the incident that failed in the time that counts as one; None: all of them
     always_ask: bool = False  # the action is never carried out without a person's yes
 
 
@@ -194,7 +195,7 @@ def rescue(plan: Plan, incident: Incident, history: History, policy: Policy) -> 
 
 def quorum(plan: Plan, incident: Incident, history: History, policy: Policy) -> GuardAnswer:
     """Many jobs of a workflow that still runs fail for one cause: halt first; and never halt for a few."""
-    many, limit = len(incident.jobs), policy.systemic.jobs
+    many, limit = len(incident.jobs) if history.burst is None else history.burst, policy.systemic.jobs
     if plan.action == "halt-workflow" and many < limit:
         return GuardAnswer("quorum", Decision.DENY, f"{many} jobs failed; the workflow is halted from {limit} on")
     if plan.action != "halt-workflow" and history.active and many >= limit and "halt-workflow" not in history.tried_actions:

@@ -10,8 +10,10 @@ from typing import Any
 
 from doctor.errors import DoctorError
 from doctor.loop import deeds, guards, steps
+from doctor.loop.news import handed_over
 from doctor.loop.records import IncidentRow
 from doctor.loop.seams import Event, Seams
+from doctor.loop.settle import runner
 from doctor.loop.stages import ENDED, Stage
 from doctor.loop.steps import Context, Look
 from doctor.model import RunSummary
@@ -81,15 +83,18 @@ def root_directory(seams: Seams, directory: Path) -> Path:
     )
 
 
-def heal(seams: Seams, directory: Path, timeout: float | None = None, follow: bool = True) -> Healed:
-    """Diagnose, repair, rescue and verify; returns when all is settled, a person is asked, or time is up."""
+def heal(seams: Seams, directory: Path, timeout: float | None = None, follow: bool = True, called: bool = True) -> Healed:
+    """Diagnose, repair, rescue and verify; returns when all is settled, a person is asked, or time is up.
+
+    ``called`` by a person, it tries again what it handed to a person before; the daemon leaves that until there is more to tell.
+    """
     root, began = _current(seams, directory), seams.clock()
     with run_lock(seams.store.folder, str(root)):
-        healed = _heal(seams, root, timeout, follow)
+        healed = _heal(seams, root, timeout, follow, called)
     if healed.again is None or healed.outcome != RECOVERED:
         return healed
     left = None if timeout is None else max(0.0, began + timeout - seams.clock())
-    return _go_on(seams, healed, Path(healed.again.submit_dir), left, follow)
+    return _go_on(seams, healed, Path(healed.again.submit_dir), left, follow, called)
 
 
 def _current(seams: Seams, directory: Path) -> Path:
@@ -100,11 +105,11 @@ def _current(seams: Seams, directory: Path) -> Path:
     return Path(again) if again and Path(again).is_dir() else root
 
 
-def _go_on(seams: Seams, healed: Healed, place: Path, timeout: float | None, follow: bool) -> Healed:
+def _go_on(seams: Seams, healed: Healed, place: Path, timeout: float | None, follow: bool, called: bool) -> Healed:
     """What was planned again has cured its incident; whatever else is wrong in the new run is healed there."""
     try:
         with run_lock(seams.store.folder, str(place)):
-            later = _heal(seams, place, timeout, follow)
+            later = _heal(seams, place, timeout, follow, called)
     except BusyRun:  # a daemon follows the new run already
         return healed
     if later.outcome == HEALTHY:
@@ -115,17 +120,20 @@ def _go_on(seams: Seams, healed: Healed, place: Path, timeout: float | None, fol
     )  # fmt: skip
 
 
-def _heal(seams: Seams, root: Path, timeout: float | None, follow: bool) -> Healed:
+def _heal(seams: Seams, root: Path, timeout: float | None, follow: bool, called: bool) -> Healed:
     store = seams.store
     seen = steps.look(seams, root)
     key = run_key(str(root))
     if not store.session(key):
         if steps.idle(seen):
             return Healed(seen.report.run, HEALTHY, _healthy(seen), (), 0)
+        if all(handed_over(seams, key, one, seen, 0, called) for one in seen.report.incidents):
+            return Healed(seen.report.run, ESCALATED, "nothing new: a person has been told of all that is wrong", (), 0)
         store.see_run(seen.report.run)
     began = seams.clock()
-    ctx = Context(seams, root, key, store.begin_session(key))
+    ctx = Context(seams, root, key, store.begin_session(key), called)
     steps.close_healed(ctx, seen)
+    deeds.settle_left(ctx)
     over = False
     with _graph(ctx, follow) as graph:
         while True:
@@ -312,7 +320,7 @@ def undo(seams: Seams, row: IncidentRow) -> list[Undone]:
                 found.append(Undone(one.plan, False, "this doctor has no such action"))
                 break
             entries = tuple(entry.id for entry in seams.store.entries(one.id))
-            back = action.undo(Applied(one.plan, entries, one.applied or 0.0), deeds.runner(seams, one.id, roots))
+            back = action.undo(Applied(one.plan, entries, one.applied or 0.0), runner(seams, one.id, roots))
             if isinstance(back, Failed):
                 found.append(Undone(one.plan, False, back.reason))
                 break

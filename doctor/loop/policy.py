@@ -37,6 +37,7 @@ class Paths(Strict):
 
 class Systemic(Strict):
     jobs: int = Field(ge=2)
+    within_s: float = Field(gt=0)
 
 
 class RescueLimits(Strict):

@@ -183,11 +183,16 @@ class Progress(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a rescue stands. ``again_at`` is the time at which a pending one should be looked at at the latest."""
+    """How a rescue stands. ``again_at`` is the time at which a pending one should be looked at at the latest.
+
+    ``rescue`` is the number of the one that has started or failed. The caller writes that down together with
+    what follows from it: were the one written without the other, a crash between would lead to a second rescue.
+    """
 
     progress: Progress
     reason: str
     again_at: float = 0.0
+    rescue: int = 0
 
 
 def log_size(run: Run) -> int:
@@ -238,6 +243,8 @@ def step(run: Run, seams: Seams, key: str, not_before: float, *, first: bool = F
         return Answer(Progress.STARTED, "DAGMan is in the queue already; no rescue of the doctor's own was needed")
     if first and started_beyond(run, 0):
         return Answer(Progress.STARTED, "DAGMan has been started already")
+    if active is None and seams.patient():
+        return Answer(Progress.PENDING, "HTCondor's queue does not answer; it is waited for", now + 5)
     problem = preflight(run, active, seams.host)
     if problem:
         return Answer(Progress.FAILED, problem)
@@ -288,8 +295,7 @@ def _look(run: Run, seams: Seams, key: str, row: dict[str, object], active: bool
     store, now = seams.store, seams.clock()
     identity, size, intended = int(str(row["id"])), int(str(row["starts"])), float(str(row["intended"]))
     if started_beyond(run, size):
-        store.end_rescue(identity, key, "started", "DAGMan logged its start")
-        return Answer(Progress.STARTED, "DAGMan logged its start")
+        return Answer(Progress.STARTED, "DAGMan logged its start", rescue=identity)
     limit = intended + seams.policy.rescue.start_within_s
     said = str(row["reason"])
     if row["state"] == "intended":
@@ -298,13 +304,10 @@ def _look(run: Run, seams: Seams, key: str, row: dict[str, object], active: bool
         store.end_rescue(identity, key, "abandoned", "interrupted before it was submitted")
         return Answer(Progress.PENDING, "the rescue was interrupted before it was submitted; making it now", now)
     if "ended with 0" not in said and active is False:
-        store.end_rescue(identity, key, "failed", said)
-        return Answer(Progress.FAILED, f"the rescue was not submitted: {said}")
+        return Answer(Progress.FAILED, f"the rescue was not submitted: {said}", rescue=identity)
     if now < limit:
         return Answer(Progress.PENDING, "waiting for DAGMan to log its start", min(now + 2, limit))
-    reason = _explain(run, seams, said)
-    store.end_rescue(identity, key, "failed", reason)
-    return Answer(Progress.FAILED, reason)
+    return Answer(Progress.FAILED, _explain(run, seams, said), rescue=identity)
 
 
 def _explain(run: Run, seams: Seams, said: str) -> str:

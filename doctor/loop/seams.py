@@ -71,6 +71,7 @@ class Seams:
     slots: Callable[[], dict[str, int]] = dict  # the most that a slot of the pool offers, for lower-request
     maps: PathMap = field(default_factory=PathMap)
     yes: bool = False
+    patient: Callable[[], bool] = lambda: False  # a queue that does not answer is expected to be back: wait, do not escalate
     opinion: Callable[[Report, Run], Report] | None = None  # a model's view of what the rules leave uncertain (doctor.llm)
 
     def open(self, directory: Path) -> Run:

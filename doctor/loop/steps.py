@@ -13,6 +13,7 @@ from doctor.diagnose.engine import Options, analyze
 from doctor.diagnose.library import Library
 from doctor.errors import DoctorError
 from doctor.loop import guards, rescue, verify
+from doctor.loop.news import burning, burst, handed_over, merged
 from doctor.loop.records import IncidentRow
 from doctor.loop.seams import Action, Event, Seams
 from doctor.loop.stages import ENDED, Stage
@@ -54,6 +55,7 @@ class Context:
     directory: Path
     key: str
     session: int
+    called: bool = True  # by a person: what was handed over before is tried again
 
     def rows(self, *stages: Stage) -> list[IncidentRow]:
         """This session's incidents, those in the given states when there are any given."""
@@ -129,16 +131,32 @@ def diagnose(ctx: Context) -> None:
     _tell_opinions(ctx, seen.report)
     busy = {row.incident.id: row for row in ctx.rows() if row.stage not in ENDED}
     for incident in seen.report.incidents:
-        if incident.id in busy or known_failure(ctx, incident, seen):
+        if incident.id in busy:
+            see_anew(ctx, busy[incident.id], incident)
             continue
-        known = next((row for row in ctx.rows() if row.incident.id == incident.id), None)
-        if known is not None and known.stage is Stage.ESCALATED:
-            continue  # handed to a person in this very session
+        if known_failure(ctx, incident, seen) or handed_over(ctx.seams, ctx.key, incident, seen, ctx.session, ctx.called):
+            continue
         row = store.open_incident(ctx.key, incident, ctx.session)
         ctx.seams.tell(Event("open", row.id, incident.diagnosis.summary))
     for row in ctx.rows(Stage.OPEN):
         by = row.incident.diagnosis
         ctx.move(row, Stage.DIAGNOSED, f"{by.cause}, confidence {by.confidence:.2f}, decided by {by.decided_by}")
+
+
+def see_anew(ctx: Context, row: IncidentRow, incident: Incident) -> None:
+    """Something else turned out to be the cause before anything was done: a plan that waits for an answer is withdrawn."""
+    if row.stage not in (Stage.OPEN, Stage.DIAGNOSED, Stage.WAITING) or row.incident.diagnosis.cause == incident.diagnosis.cause:
+        return
+    if merged(row.incident, incident) is not incident:
+        return
+    store = ctx.seams.store
+    with store.batch():
+        store.refresh(row.id, incident)
+        if row.stage is Stage.WAITING:
+            why = f"the cause turned out to be {incident.diagnosis.cause}"
+            for plan in store.plans(row.id, states=("proposed",)):
+                store.plan_state(plan.id, "denied", why)
+            ctx.move(row, Stage.DIAGNOSED, why)
 
 
 def known_failure(ctx: Context, incident: Incident, seen: Look) -> bool:
@@ -176,11 +194,13 @@ class Draft:
 
 
 def plan(ctx: Context) -> bool:
-    """Find the next repair for each diagnosed incident. True when one has to wait for DAGMan's end."""
+    """Find the next repair for each diagnosed incident. True when one has to wait for DAGMan's end, or for the queue."""
     rows = ctx.rows(Stage.DIAGNOSED)
     if not rows:
         return False
     seen = look(ctx.seams, ctx.directory)
+    if seen.active is None and ctx.seams.patient():
+        return True
     view = ctx.seams.view(seen.run, ctx.seams.queue)
     later = False
     for row in rows:
@@ -197,26 +217,30 @@ def _plan_one(ctx: Context, row: IncidentRow, seen: Look, view: RunView) -> bool
         if draft.plan is None:
             refused.append(draft.why_not)
             continue
-        number = store.add_plan(
-            row, row.attempts + 1, draft.plan, guards.repair_key(draft.plan, row.incident.diagnosis.cause),
-            verify.baseline(seen.run, row.incident, bool(draft.plan.new_run)),
-        )  # fmt: skip
-        store.add_verdict(number, draft.answers)
-        if draft.decision is Decision.DENY:
-            refused.append(f"{draft.plan.action}: {draft.why_not}")
+        with store.batch():
+            number = store.add_plan(
+                row, row.attempts + 1, draft.plan, guards.repair_key(draft.plan, row.incident.diagnosis.cause),
+                verify.baseline(seen.run, row.incident, bool(draft.plan.new_run)),
+            )  # fmt: skip
+            store.add_verdict(number, draft.answers)
+            if draft.decision is not Decision.DENY:
+                _propose(ctx, row, number, draft, draft.plan)
+                return False
             store.plan_state(number, "denied", draft.why_not)
-            continue
-        ctx.move(row, Stage.PLANNED, draft.plan.summary)
-        if draft.decision is Decision.ASK and not ctx.seams.yes:
-            ctx.move(row, Stage.WAITING, guards.reasons(draft.answers, Decision.ASK))
-        else:
-            store.plan_state(number, "approved", "--yes" if draft.decision is Decision.ASK else "the policy allows it")
-        return False
+        refused.append(f"{draft.plan.action}: {draft.why_not}")
     failed = [one for one in store.plans(row.id) if one.state == "failed" and one.created >= ctx.began]
     if failed:
         refused.insert(0, f"{failed[-1].plan.action} could not be carried out: {failed[-1].reason}")
     escalate(ctx, row, "; ".join(dict.fromkeys(refused)) or _NO_REPAIR)
     return False
+
+
+def _propose(ctx: Context, row: IncidentRow, number: int, draft: Draft, chosen: Plan) -> None:
+    ctx.move(row, Stage.PLANNED, chosen.summary)
+    if draft.decision is Decision.ASK and not ctx.seams.yes:
+        ctx.move(row, Stage.WAITING, guards.reasons(draft.answers, Decision.ASK))
+    else:
+        ctx.seams.store.plan_state(number, "approved", "--yes" if draft.decision is Decision.ASK else "the policy allows it")
 
 
 def drafts(seams: Seams, row: IncidentRow, seen: Look, view: RunView) -> list[Draft]:
@@ -267,8 +291,7 @@ def _params(seams: Seams, row: IncidentRow, remedy: Remedy) -> dict[str, object]
 def remedies(seams: Seams, row: IncidentRow, seen: Look) -> list[Remedy]:
     """The diagnosis' remedies; where many jobs fail while the workflow goes on, halting it comes first."""
     known = list(row.incident.diagnosis.remedies)
-    systemic = len(row.incident.jobs) >= seams.policy.systemic.jobs and seen.active
-    if systemic and "halt-workflow" not in seams.store.tried_actions(row.id) and "halt-workflow" in seams.actions:
+    if burning(seams, row.incident, seen) and "halt-workflow" not in seams.store.tried_actions(row.id) and "halt-workflow" in seams.actions:
         known.insert(0, Remedy("halt-workflow", {}, "reversible", "Stop submitting further jobs."))
     return known
 
@@ -277,18 +300,21 @@ def history(seams: Seams, row: IncidentRow, seen: Look, view: RunView, action: A
     """What the guards may know."""
     store = seams.store
     run_attempts, _ = store.attempts_of_run(row.run)
+    many = len(row.incident.jobs)
+    began = float((store.run(row.run) or {}).get("began", 0.0))
     return guards.History(
         now=seams.clock(),
         attempts=row.attempts,
         run_attempts=run_attempts,
         last_attempt=store.last_attempt(row.id),
-        tried=frozenset(store.tried(row.id)),
+        tried=frozenset(store.tried(row.id, began)),
         tried_actions=tuple(store.tried_actions(row.id)),
         maturity=maturity(row.incident, seams.matcher.library),
         roots=seams.policy.roots(seen.run),
         queue_ids=frozenset(one for job in view.jobs.values() for one in job.queue_ids),
         active=seen.active,
         rescue_blocked=rescue.preflight(rescue.root_of(seen.run), seen.active, seams.host),
+        burst=burst(seen.run, row.incident, seams.policy.systemic.within_s) if many >= seams.policy.systemic.jobs else many,
         always_ask=action.always_ask,
     )
 
@@ -319,8 +345,9 @@ def take_answers(ctx: Context) -> None:
         if latest and latest[0].state == "approved":
             ctx.move(row, Stage.PLANNED, latest[0].reason)
         elif latest and latest[0].state == "proposed" and ctx.seams.yes:
-            store.plan_state(latest[0].id, "approved", "--yes")
-            ctx.move(row, Stage.PLANNED, "--yes")
+            with store.batch():
+                store.plan_state(latest[0].id, "approved", "--yes")
+                ctx.move(row, Stage.PLANNED, "--yes")
         elif not latest or latest[0].state != "proposed":
             escalate(ctx, row, f"denied: {latest[0].reason}" if latest else "its plan is gone")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,9 @@ def _whole_run(incident: Incident, report: Report, state: RunState) -> Check:
         return Check(Verification.NOT_YET, "the workflow runs again")
     if again:
         return Check(Verification.WORSE, "the same failure of the whole workflow again")
-    return Check(Verification.RECOVERED, f"the workflow went on (it is {state.value} now)")
+    if state is RunState.SUCCEEDED:
+        return Check(Verification.RECOVERED, "the workflow ended with status 0")
+    return Check(Verification.RECOVERED, f"it did not happen again; that the workflow is {state.value} now has another cause")
 
 
 def no_more(reason: str) -> Check:
@@ -151,8 +153,23 @@ def _in_place(edit: Edit) -> bool:
         return False
 
 
-def done_in_queue(plan: Plan, queue: Queue | None) -> bool:
-    """Whether all queue edits of a plan are in force: attributes set, jobs released (or gone on)."""
+def answers(queue: Queue | None) -> bool:
+    """Whether the queue can be asked; where there is none at all nothing is to be waited for."""
+    if queue is None:
+        return True
+    try:
+        queue.present("false")
+    except DoctorError:
+        return False
+    return True
+
+
+def done_in_queue(plan: Plan, queue: Queue | None, acted: Mapping[str, float]) -> bool:
+    """Whether all queue edits of a plan are in force: attributes set, jobs released (or gone on).
+
+    ``acted`` are the journal's entries with their times: a job that was put on hold after it was to be released
+    has been released, and is held for a new reason.
+    """
     if not plan.queue:
         return True
     if queue is None:
@@ -162,8 +179,17 @@ def done_in_queue(plan: Plan, queue: Queue | None) -> bool:
             if any(queue.get(edit.job_id, name) not in (value, None) for name, value in edit.attributes):
                 return False
             held = str(queue.get(edit.job_id, "JobStatus")) == "5"
-            if (edit.act == "release" and held) or (edit.act == "hold" and not held):
+            intended = acted.get(f"queue {edit.job_id}: {edit.act}")
+            anew = held and intended is not None and _number(queue.get(edit.job_id, "EnteredCurrentStatus")) > intended
+            if (edit.act == "release" and held and not anew) or (edit.act == "hold" and not held):
                 return False
     except DoctorError:
         return False
     return True
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or 0.0)
+    except ValueError:
+        return 0.0

@@ -67,6 +67,7 @@ def assemble(
     queue: Queue | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
+    patient: Callable[[], bool] = lambda: False,
 ) -> Seams:
     """The loop's seams on this machine."""
     import actions
@@ -90,5 +91,6 @@ def assemble(
         slots=largest_slot,
         maps=maps or PathMap(),
         yes=yes,
+        patient=patient,
         opinion=opinion_node(store, matcher),
     )

@@ -12,10 +12,11 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from doctor.statedir import StoreError, private
+from doctor.statedir import Damaged, StoreError, private, put_aside
 from doctor.store.migrations import MIGRATIONS
 
 _BUSY_MS = 10_000
+_BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)  # ours, not the file's
 Clock = Callable[[], float]
 
 
@@ -53,12 +54,15 @@ class Base:
             why = f"the state database cannot be used ({text}); check the disk and permissions, or give another folder with --state"
         else:
             why = f"the state database is damaged ({text}); move it away to begin a new one, nothing else depends on it"
+            return Damaged(why, file=str(self.path))
         return StoreError(why, file=str(self.path))
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
             yield
+        except _BUGS:
+            raise
         except sqlite3.Error as problem:
             raise self._error(problem) from problem
 
@@ -102,7 +106,21 @@ class Base:
         self._db.close()
 
     def checkpoints(self) -> sqlite3.Connection:
-        """A connection for the loop's checkpoints, which keep themselves in a file of their own."""
+        """A connection for the loop's checkpoints, which keep themselves in a file of their own.
+
+        They hold nothing that is not here: a damaged file is put aside, and the loop finds its way from the incidents.
+        """
+        try:
+            return self._checkpoints()
+        except Damaged:
+            self.renew_checkpoints()
+            return self._checkpoints()
+
+    def renew_checkpoints(self) -> None:
+        """Put the checkpoints aside; new ones are begun when they are asked for."""
+        put_aside(self.folder, "checkpoints.db")
+
+    def _checkpoints(self) -> sqlite3.Connection:
         path = self.folder / "checkpoints.db"
         try:
             if not path.exists():
@@ -110,8 +128,10 @@ class Base:
             conn = sqlite3.connect(path, timeout=_BUSY_MS / 1000, check_same_thread=False)
             conn.execute("PRAGMA journal_mode=WAL")
             return conn
-        except (sqlite3.Error, OSError) as problem:
-            raise StoreError(f"the checkpoints cannot be used ({problem}); move the file away", file=str(path)) from problem
+        except (sqlite3.OperationalError, OSError) as problem:
+            raise StoreError(f"the checkpoints cannot be used ({problem})", file=str(path)) from problem
+        except sqlite3.Error as problem:
+            raise Damaged(f"the checkpoints are damaged ({problem})", file=str(path)) from problem
 
     def _insert(self, table: str, row: dict[str, Any]) -> int:
         return int(self._db.table(table).insert(row).last_rowid or 0)

@@ -54,6 +54,14 @@ class Incidents(Base):
         with self.batch():
             self._update("runs", key, open=0)
 
+    def unfinished(self) -> dict[str, str]:
+        """Runs (key -> submit directory) with an open session, or with an incident that has not come to its end."""
+        rows = self._rows(
+            "select id, submit_dir from runs where open = 1 or id in"
+            " (select run from incidents where stage not in ('recovered', 'escalated'))"
+        )
+        return {row["id"]: row["submit_dir"] for row in rows}
+
     def open_incident(self, run: str, incident: Incident, session: int) -> IncidentRow:
         """Enter an incident, refresh its diagnosis, or reopen it when it had ended. The row as it is now."""
         key, now = incident_key(run, incident.id), self.clock()
@@ -76,6 +84,13 @@ class Incidents(Base):
                     self.move(key, Stage.OPEN, "the same failure again")
             self._evidence(key, incident.diagnosis.evidence)
         return self.incident(key)
+
+    def refresh(self, key: str, incident: Incident) -> None:
+        """What is known of an incident by now, in whatever state it is."""
+        facts = {"cause": incident.diagnosis.cause, "summary": incident.diagnosis.summary, "body": json.dumps(plain(incident))}
+        with self.batch():
+            self._update("incidents", key, **facts)
+            self._evidence(key, incident.diagnosis.evidence)
 
     def _evidence(self, incident: str, evidence: tuple[Evidence, ...]) -> None:
         table = self._db.table("evidence")

@@ -122,9 +122,14 @@ class Repairs(Incidents):
     def outcomes(self, incident: str) -> list[dict[str, Any]]:
         return self._rows("select attempt, result, reason, time from outcomes where incident = ? order by id", incident)
 
-    def tried(self, incident: str) -> set[str]:
-        """Keys of the repairs that were carried out (or could not be) for an incident, whatever came of them."""
-        rows = self._rows("select key from plans where incident = ? and (applied is not null or state = 'failed')", incident)
+    def tried(self, incident: str, since: float = 0.0) -> set[str]:
+        """Keys of the repairs that were carried out for an incident, whatever came of them, or could not be since a time.
+
+        What could not be carried out (a disk was full) may be possible in a later session.
+        """
+        rows = self._rows(
+            "select key from plans where incident = ? and (applied is not null or (state = 'failed' and created >= ?))", incident, since
+        )
         return {row["key"] for row in rows}
 
     def tried_actions(self, incident: str) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from doctor.loop.records import plain
+from doctor.loop.news import is_news, merged
 from doctor.loop.stages import ENDED, Stage
 from doctor.model import Incident
 from doctor.statedir import incident_key
@@ -19,21 +18,39 @@ class Watching(Incidents):
         """Enter what was seen while the run runs, without disturbing a repair. Whether it is news.
 
         Session 0: the loop adopts the incident when its own analysis confirms it. What was handed to a
-        person in the session that is still open stays there.
+        person stays there in the session that is still open, and later unless there is more to tell; what a live
+        detection sees (with a session) is told anew, because it was over in between.
         """
         key = incident_key(run, incident.id)
         with self.batch():
-            row = next(iter(self._rows("select stage, session from incidents where id = ?", key)), None)
+            sql = "select stage, session, json_extract(body, '$.diagnosis.decided_by') as decided_by from incidents where id = ?"
+            row = next(iter(self._rows(sql, key)), None)
             if row is None:
                 self.open_incident(run, incident, session)
                 return True
             stage, ended = Stage(row["stage"]), Stage(row["stage"]) in ENDED
-            if ended and not (stage is Stage.ESCALATED and row["session"] and row["session"] == self.session(run)):
+            if ended and not (stage is Stage.ESCALATED and self._told(row, run, incident, session)):
                 self.open_incident(run, incident, session)
                 return True
             if ended or stage in (Stage.OPEN, Stage.DIAGNOSED):
-                self._update("incidents", key, body=json.dumps(plain(incident)), summary=incident.diagnosis.summary)
+                known = self.incident(key).incident if str(row["decided_by"]).startswith("llm:") else incident
+                self.refresh(key, merged(known, incident))
             return False
+
+    def _told(self, row: dict[str, Any], run: str, incident: Incident, session: int) -> bool:
+        """Whether a person knows all that an escalated incident tells."""
+        known = self.incident(incident_key(run, incident.id))
+        if row["session"] and row["session"] == self.session(run):
+            return known.incident.diagnosis.cause == incident.diagnosis.cause
+        return not session and not is_news(known, incident)
+
+    def see_again(self, run: str, incident: Incident) -> None:
+        """A live detection has changed: how long, how full. What is being repaired is left alone."""
+        key = incident_key(run, incident.id)
+        with self.batch():
+            row = next(iter(self._rows("select stage from incidents where id = ?", key)), None)
+            if row is not None and Stage(row["stage"]) in (Stage.OPEN, Stage.DIAGNOSED, Stage.WAITING, Stage.ESCALATED):
+                self.refresh(key, incident)
 
     def passed(self, run: str, fingerprint: str, reason: str) -> bool:
         """What was seen is over by itself. A repair under way is left to the loop. Whether anything was moved."""
@@ -65,11 +82,17 @@ class Watching(Incidents):
     def seen(self, run: str) -> dict[str, tuple[int, str]]:
         return {row["job"]: (row["seq"], row["incident"]) for row in self._rows("select job, seq, incident from seen where run = ?", run)}
 
-    def forget_run(self, run: str) -> None:
-        """Let go of what following a run needs; its incidents and history stay."""
+    def prune(self, before: float) -> int:
+        """Let go of what following a run needed, of runs that were let go of before that time; how many there were.
+
+        Their incidents, repairs and history stay.
+        """
         with self.batch():
-            for name in ("marks", "seen", "watched"):
-                self._db.table(name).delete_where("run = ?", [run])
+            rows = self._rows("select run from watched where state in ('finished', 'vanished') and updated < ?", before)
+            for row in rows:
+                for name in ("marks", "seen", "watched"):
+                    self._db.table(name).delete_where("run = ?", [row["run"]])
+            return len(rows)
 
     def save_watched(self, rows: list[dict[str, Any]]) -> None:
         with self.batch():
@@ -80,16 +103,30 @@ class Watching(Incidents):
         return self._rows("select * from watched order by submit_dir")
 
     def save_sources(self, rows: list[dict[str, Any]]) -> None:
+        """All sources there are; one that is not among them is no more."""
         with self.batch():
             now = self.clock()
-            self._db.table("sources").upsert_all(({**row, "updated": now} for row in rows), pk="name")
+            table = self._db.table("sources")
+            table.delete_where(f"name not in ({', '.join('?' * len(rows))})", [row["name"] for row in rows])
+            table.upsert_all(({**row, "updated": now} for row in rows), pk="name")
 
     def sources(self) -> list[dict[str, Any]]:
         return self._rows("select * from sources order by name")
 
-    def forget_source(self, name: str) -> None:
-        with self.batch():
-            self._db.table("sources").delete_where("name = ?", [name])
+    def overview(self) -> list[dict[str, Any]]:
+        """All incidents in few words, oldest first, without reading their whole records."""
+        rows = self._rows(
+            "select id, run, cause as category, cause, stage as state, summary, json_array_length(body, '$.jobs') as jobs, updated"
+            " from incidents order by created, id"
+        )
+        for row in rows:
+            row["category"], _, row["cause"] = row["cause"].partition("/")
+        return rows
+
+    def tally(self) -> dict[tuple[str, str], int]:
+        """How many incidents there are by (state, cause)."""
+        rows = self._rows("select stage, cause, count(*) as n from incidents group by stage, cause")
+        return {(row["stage"], row["cause"]): int(row["n"]) for row in rows}
 
     def cursor(self, name: str) -> int | None:
         return next((int(row["value"]) for row in self._rows("select value from cursors where name = ?", name)), None)

@@ -187,7 +187,7 @@ def test_while_dagman_runs_nothing_is_planned(world: Again, matcher: Matcher) ->
 
 @pytest.mark.parametrize("point", POINTS)
 def test_kill_9_plans_once_and_starts_once(world: Again, matcher: Matcher, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("doctor.loop.deeds._PLANNING_S", 0.5)
+    monkeypatch.setattr("doctor.loop.settle._PLANNING_S", 0.5)
     killed(world, matcher, point)
     healed = heal(world.hands(matcher), world.run, timeout=30)
     assert len(world.plannings) == 1 and len(world.starts) <= 1
@@ -202,3 +202,30 @@ def test_undone_means_the_old_run_counts_again(world: Again, matcher: Matcher) -
     healed = heal(seams, world.run)
     assert [one.done for one in undo(seams, healed.treated[0].row)] == [True]
     assert seams.store.planned_again(run_key(str(world.run))) == ""
+
+
+def test_the_daemon_meets_the_new_run_before_it_is_started(tmp_path: Path, matcher: Matcher) -> None:
+    """Found in a folder, say: it is nobody's business until the old run's session has started it, and is started once."""
+    world = Again(tmp_path)
+    killed(world, matcher, "plan-written")
+    seams = world.hands(matcher)
+    met = heal(seams, world.new, timeout=0, called=False)
+    assert (met.outcome, world.starts) == ("healthy", [])
+    assert heal(seams, world.run, timeout=0, called=False).outcome == "recovered"
+    assert heal(seams, world.new, timeout=0, called=False).outcome == "healthy"
+    assert len(world.plannings) == 1 and len(world.starts) == 1
+
+
+def test_the_daemon_takes_the_new_run_through_the_loop_beside_the_old_one(tmp_path: Path, matcher: Matcher) -> None:
+    """The new run fails in another way: that is an incident of the new run alone, told once; the old one's session does nothing there."""
+    world = Again(tmp_path)
+    seams = world.hands(matcher, end="other")
+    for _ in range(3):
+        heal(seams, world.run, timeout=0, called=False)
+        heal(seams, world.new, timeout=0, called=False)
+    store = seams.store
+    old, new = store.incidents(run_key(str(world.run))), store.incidents(run_key(str(world.new)))
+    assert [row.stage.value for row in (*old, *new)] == ["escalated", "escalated"]
+    assert [row.incident.diagnosis.cause for row in new] == ["user-code/application-error"]
+    opened = [entry for key in (world.run, world.new) for entry in store.history(run_key(str(key))) if entry["event"] == "opened"]
+    assert len(opened) == 2 and len(world.plannings) == 1 and len(world.starts) == 1
