@@ -64,6 +64,9 @@ def main(debug: bool) -> None:
       pegasus-doctor heal --dry-run RUN
       grep Error job.err | pegasus-doctor explain --kind job-stderr -
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8, or a file name that is not, costs a letter at most
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def _matcher() -> Matcher:

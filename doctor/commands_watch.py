@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +15,18 @@ from doctor.errors import DoctorError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from doctor.store import Store
     from doctor.watch.config import Config
 
 _config_option = click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="How to watch.")
+_LINES = 45  # of `status`
 
 
 def _config(file: Path | None) -> tuple[Config, Path | None]:
     """The configuration that is in force: the given file, else the user's own, else the default."""
-    from doctor.settings import user_config
+    from doctor.settings import in_force
     from doctor.watch.config import load_config
 
-    chosen = file or (user_config() if user_config().is_file() else None)
+    chosen = in_force(file, "config.toml")
     return load_config(chosen), chosen
 
 
@@ -54,148 +53,66 @@ def watch_command(runs: tuple[Path, ...], policy_file: Path | None, config_file:
     from doctor.loop.policy import load_policy
     from doctor.run.files import Ledger
     from doctor.run.reader import open_run
+    from doctor.settings import in_force
     from doctor.watch import system
     from doctor.watch.daemon import Daemon
     from doctor.watch.opening import open_store
 
-    config, used = _config(config_file)
-    policy = load_policy(policy_file)
+    config, _ = _config(config_file)
+    policy = load_policy(in_force(policy_file, "policy.toml"))
     for run in runs:
         open_run(run, Ledger())
     if only and not runs:
         raise click.UsageError("--only needs at least one RUN")
     system.start_log(config.log.level, config.log.file)
-    store, harmed = open_store(_folder(state))
-    try:
-        with system.only_one(store.folder):
-            Daemon(
-                store, config, policy, Matcher(load()), named=[str(run) for run in runs], config_file=used, policy_file=policy_file,
-                alone=only, heal=not harmed,
-            ).run()  # fmt: skip
-    finally:
-        store.close()
-
-
-def _facts(store: Store, folder: Path) -> dict[str, Any]:
-    from doctor.watch.system import daemon_alive
-
-    sources = {row["name"]: row for row in store.sources()}
-    heart = json.loads(sources.pop("daemon")["text"]) if "daemon" in sources else {}
-    now = time.time()
-    incidents: dict[str, list[dict[str, Any]]] = {}
-    for row in store.incidents():
-        incidents.setdefault(row.run, []).append(
-            {"id": row.id, "category": row.incident.category, "cause": row.incident.cause, "state": row.stage.value,
-             "summary": row.incident.diagnosis.summary, "jobs": len(row.incident.jobs), "updated": row.updated}
+    folder = _folder(state)
+    with system.only_one(folder) as say:
+        store, harmed = open_store(folder)
+        daemon = Daemon(
+            store, config, policy, Matcher(load()), named=[str(run) for run in runs], config_file=config_file, policy_file=policy_file,
+            alone=only, heal=not harmed, say=say,
         )  # fmt: skip
-    runs = []
-    for entry in store.watched():
-        body = json.loads(entry["body"])
-        mine = incidents.get(entry["run"], [])
-        runs.append(
-            {"run": entry["submit_dir"], "label": body["label"], "state": entry["state"], "jobs": body["jobs"], "source": body["source"],
-             "how": body["how"], "problem": body["problem"], "moved": body["moved"], "incidents": mine,
-             "open": sum(one["state"] not in ("recovered", "escalated") for one in mine)}
-        )  # fmt: skip
-    alive = daemon_alive(folder)
-    return {
-        "schema": 1,
-        "running": alive is not None,
-        "daemon": heart,
-        "sources": [
-            {
-                "name": name,
-                "ok": bool(row["ok"]),
-                "text": row["text"],
-                "age_s": round(now - row["last_good"], 1) if row["last_good"] else None,
-            }
-            for name, row in sorted(sources.items())
-        ],
-        "runs": runs,
-    }
-
-
-_COLOURS = {
-    "failed": "red", "escalated": "red", "held": "yellow", "waiting": "yellow", "running": "cyan", "succeeded": "green",
-    "recovered": "green", "finished": "green", "removed": "magenta",
-}  # fmt: skip
-
-
-def _age(seconds: float | None) -> str:
-    if seconds is None or seconds > 10 * 365 * 86_400:
-        return "never"
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
-
-
-def _screen(facts: dict[str, Any], rows: int, all_runs: bool = False) -> RenderableType:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    heart = facts["daemon"]
-    if facts["running"]:
-        head = Text.assemble(
-            ("watching ", "bold green"), f"{heart.get('runs', 0)} runs, mode {heart.get('mode', '?')}, "
-            f"pid {heart.get('pid', '?')}, up {_age(time.time() - heart.get('begun', time.time()))}, "
-            f"{heart.get('lines', 0)} lines, {heart.get('diagnosed', 0)} diagnoses",
-        )  # fmt: skip
-    else:
-        head = Text.assemble(("no daemon is running", "bold red"), "; what follows is how the last one left it")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, right in (
-        ("run", False),
-        ("state", False),
-        ("done", True),
-        ("failed", True),
-        ("held", True),
-        ("quiet", True),
-        ("incidents", False),
-    ):
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "incidents", overflow="ellipsis")
-    shown = [run for run in facts["runs"] if all_runs or run["state"] not in ("finished", "vanished") or run["open"]]
-    shown.sort(key=lambda run: (-run["open"], run["state"] != "failed", -(run["moved"] or 0)))
-    for run in shown[:rows]:
-        jobs = run["jobs"]
-        current = [one for one in run["incidents"] if one["state"] != "recovered"][:3]
-        words = Text("; ".join(f"{one['id'][:6]} {one['cause']} ({one['state']})" for one in current) or run["problem"])
-        table.add_row(
-            Text(f"{run['label'] or '?'}  {run['run']}"), Text(run["state"], style=_COLOURS.get(run["state"], "")),
-            f"{jobs.get('succeeded', 0)}/{jobs.get('total', 0)}", str(jobs.get("failed", 0)), str(jobs.get("held", 0)),
-            _age(time.time() - run["moved"]) if run["moved"] else "", words,
-        )  # fmt: skip
-    more = Text(f"... and {len(shown) - rows} more runs", style="dim") if len(shown) > rows else Text("")
-    sources = Text("sources: ")
-    for one in facts["sources"]:
-        sources.append(one["name"], style="green" if one["ok"] else "bold red")
-        if not one["ok"]:
-            sources.append(f" {one['text'][:120]} (last good {_age(one['age_s'])} ago)", style="red")
-        sources.append("  ")
-    return Group(head, table, more, sources)
+        try:
+            daemon.run()
+        finally:
+            store.close()
+    if daemon.damaged:
+        system.begin_again()
+        raise DoctorError(daemon.damaged)
 
 
 @click.command("status")
 @_state_option
 @_json_option
-@click.option("--all", "all_runs", is_flag=True, help="Finished runs too.")
-def status_command(state: Path | None, as_json: bool, all_runs: bool) -> None:
+@click.option("--all", "everything", is_flag=True, help="All runs, finished ones too, and all incidents.")
+def status_command(state: Path | None, as_json: bool, everything: bool) -> None:
     """What is watched, how the runs stand, open incidents, and the health of every source.
 
+    Trouble comes first, and at most 45 lines are shown; JSON always has all.
+
     \b
-    Exit code: 0 a daemon is running, 1 none is.
+    Exit code: 0 a daemon is running, 1 none is, 2 the state cannot be read.
+
+    \b
+    Examples:
+      pegasus-doctor status
+      pegasus-doctor status --json | jq '.runs[] | select(.open > 0) | .run'
     """
+    from doctor.watch.facts import facts
+
     folder = _folder(state)
     with _reading(state) as store:
-        facts = _facts(store, folder)
+        found = facts(store, folder)
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        click.echo(json.dumps(found, indent=1))
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(_screen(facts, 1000, all_runs))
-    sys.exit(0 if facts["running"] else 1)
+        from doctor.report.watching import screen
+
+        console = Console(highlight=False)
+        console.print(screen(found, console.width, sys.maxsize if everything else _LINES, everything))
+    sys.exit(0 if found["running"] else 1)
 
 
 @click.command("top")
@@ -203,26 +120,43 @@ def status_command(state: Path | None, as_json: bool, all_runs: bool) -> None:
 @click.option("--every", "seconds", type=click.FloatRange(0.2, 3600), default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option("--once", is_flag=True, help="Show it once and end.")
 def top_command(state: Path | None, seconds: float, once: bool) -> None:
-    """A live view of runs and incidents. Ctrl-C ends it."""
+    """A live view of runs and incidents, trouble first. q or Ctrl-C ends it.
+
+    It works in tmux and over ssh, and follows the size of the window. Where the output is no terminal (or one that
+    cannot move its cursor) it is shown once. NO_COLOR is respected.
+
+    \b
+    Examples:
+      pegasus-doctor top
+      ssh submit.example.org -t pegasus-doctor top --every 10
+    """
     from rich.console import Console
-    from rich.live import Live
+    from rich.text import Text
+
+    from doctor.report.top import top
+    from doctor.report.watching import screen
+    from doctor.watch.facts import facts
 
     console = Console(highlight=False)
+    folder = _folder(state)
+    seen = False
 
     def look() -> RenderableType:
-        with _reading(state) as store:
-            return _screen(_facts(store, _folder(state)), max(3, console.height - 6))
+        nonlocal seen
+        try:
+            with _reading(state) as store:
+                found = facts(store, folder)
+        except DoctorError as problem:
+            if not seen:
+                raise
+            return Text(f"{problem}; tried again every {seconds:g} s", style="bold red")  # locked for a while, or moved away
+        seen = True
+        return screen(found, console.width, console.height)
 
-    if once or not console.is_terminal:
+    if once:
         console.print(look())
-        return
-    try:
-        with Live(look(), console=console, screen=True, auto_refresh=False) as live:
-            while True:
-                time.sleep(seconds)
-                live.update(look(), refresh=True)
-    except KeyboardInterrupt:
-        return
+    else:
+        top(look, console, seconds)
 
 
 @click.group("config")
@@ -230,40 +164,64 @@ def config_group() -> None:
     """The daemon's configuration: show what is in force, check a file."""
 
 
-@config_group.command("show")
+@config_group.command("show", short_help="Print every value that is in force.")
 @_config_option
 @_json_option
 def config_show(config_file: Path | None, as_json: bool) -> None:
-    """Print every value that is in force, and where it comes from."""
+    """Print every value that is in force, as a file that --config takes; those that are not the default are marked.
+
+    Of notification URLs, which contain passwords and tokens, only the kind is shown.
+
+    \b
+    Examples:
+      pegasus-doctor config show
+      pegasus-doctor config show --json | jq .config.notify
+    """
+    from doctor.report.settings import shown, toml
+    from doctor.settings import user_config
+    from doctor.watch.config import load_config
+
     config, used = _config(config_file)
     if as_json:
-        click.echo(json.dumps({"schema": 1, "file": str(used) if used else None, "config": config.model_dump()}, indent=1))
+        click.echo(json.dumps({"schema": 1, "file": str(used) if used else None, "config": shown(config)}, indent=1))
         return
-    click.echo(f"# {used or 'the defaults; your own file would be ' + str(_user_file())}")
-    for section, values in config.model_dump().items():
-        click.echo(f"[{section}]")
-        for key, value in values.items():
-            click.echo(f"{key} = {json.dumps(value)}")
-        click.echo()
+    click.echo(f"# {used or f'the defaults; your own file would be {user_config()}'}")
+    for line in toml(shown(config), shown(load_config())):
+        click.echo(line)
 
 
-def _user_file() -> Path:
-    from doctor.settings import user_config
-
-    return user_config()
-
-
-@config_group.command("check")
+@config_group.command("check", short_help="Check a configuration file.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def config_check(file: Path | None) -> None:
-    """Check a configuration file (yours when none is named); every mistake with its line, exit 2 when there is one."""
-    _, used = _config(file)
+    """Check a configuration file (yours when none is named): every mistake with its line, and what this host lacks for it.
+
+    \b
+    Exit code: 0 well formed, 2 with a mistake.
+
+    \b
+    Examples:
+      pegasus-doctor config check
+      pegasus-doctor config check new.toml && cp new.toml ~/.config/pegasus-doctor/config.toml
+    """
+    from doctor.watch.config import lacking
+
+    config, used = _config(file)
+    missing = lacking(config)
+    if missing:
+        raise DoctorError("\n".join(missing), file=str(used) if used else "")
     click.echo(f"{used or 'the default configuration'}: well formed")
 
 
 @click.group("service")
 def service_group() -> None:
-    """The daemon as a systemd service: install, uninstall, status."""
+    """The daemon as a systemd service: install, uninstall, status.
+
+    \b
+    Examples:
+      pegasus-doctor service install
+      sudo pegasus-doctor service install --system alice
+      pegasus-doctor service status
+    """
 
 
 def _who_option(command: Any) -> Any:
@@ -277,31 +235,51 @@ def _where(own: bool, account: str | None) -> str | None:
     return account
 
 
-@service_group.command("install")
+@service_group.command("install", short_help="Write the unit, enable and start it.")
 @_who_option
 @click.option("--no-start", is_flag=True, help="Only install; start nothing.")
 def service_install(own: bool, account: str | None, no_start: bool) -> None:
-    """Write the unit, then enable and start it."""
+    """Write the unit, then enable and start it. Done again it takes over a newer program and its environment.
+
+    It starts this very installation, and keeps the PATH, CONDOR_CONFIG and PEGASUS_HOME of the moment: HTCondor's and
+    Pegasus' commands have to be on the PATH. With --system the configuration is the user's own,
+    ~USER/.config/pegasus-doctor, and URLs for messages may stand in /etc/pegasus-doctor/notify.USER.
+
+    \b
+    Examples:
+      pegasus-doctor service install && loginctl enable-linger
+      sudo pegasus-doctor service install --system alice
+      pegasus-doctor service install --no-start
+    """
     from doctor.watch import service
 
     for line in service.install(_where(own, account), start=not no_start):
         click.echo(line)
 
 
-@service_group.command("uninstall")
+@service_group.command("uninstall", short_help="Stop and remove the unit.")
 @_who_option
 def service_uninstall(own: bool, account: str | None) -> None:
-    """Stop and remove the unit. The doctor's memory and configuration stay."""
+    """Stop and remove the unit. The doctor's memory and configuration stay.
+
+    \b
+    Example:
+      sudo pegasus-doctor service uninstall --system alice
+    """
     from doctor.watch import service
 
     for line in service.uninstall(_where(own, account)):
         click.echo(line)
 
 
-@service_group.command("status")
+@service_group.command("status", short_help="Whether it is installed and runs.")
 @_who_option
 def service_status(own: bool, account: str | None) -> None:
-    """Whether the service is installed and runs. Exit code as `systemctl is-active`."""
+    """Whether the service is installed and runs.
+
+    \b
+    Exit code: 0 active, 3 not active, 4 not installed, as `systemctl is-active`.
+    """
     from doctor.watch import service
 
     code, text = service.status(_where(own, account))

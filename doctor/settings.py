@@ -50,6 +50,14 @@ def user_config(environ: Mapping[str, str] = os.environ) -> Path:
     return (Path(base) if base.startswith("/") else home / ".config") / "pegasus-doctor" / "config.toml"
 
 
+def in_force(file: Path | None, name: str) -> Path | None:
+    """The file that was named, else the user's own file of that name beside ``config.toml``; None when there is neither."""
+    if file is not None:
+        return file
+    own = user_config().with_name(name)
+    return own if own.is_file() else None
+
+
 def read(file: Path) -> dict[str, Any]:
     """The values of a TOML file. Raises :class:`DoctorError` where it cannot be read, :class:`SettingsError` where it is no TOML."""
     try:
@@ -82,9 +90,17 @@ def validated(model: type[Model], values: dict[str, Any], file: Path, table: tup
         rows = []
         for error in problem.errors():
             path = (*table, *(str(part) for part in error["loc"]))
-            word = "unknown key" if error["type"] == "extra_forbidden" else error["msg"]
-            rows.append(f"{file}:{line_of(text, path)}: {'.'.join(path)}: {word}")
+            rows.append(f"{file}:{line_of(text, path)}: {'.'.join(path)}: {_WORDS.get(error['type']) or _said(error['msg'])}")
         raise SettingsError(rows) from problem
+
+
+_WORDS = {"extra_forbidden": "unknown key", "model_type": "must be a table", "dict_type": "must be a table", "list_type": "must be a list"}
+
+
+def _said(text: str) -> str:
+    for before, after in (("Input should be a valid ", "must be a "), ("Input should be ", "must be ")):
+        text = text.replace(before, after)
+    return text.replace("must be a integer", "must be an integer")
 
 
 def line_of(text: str, path: tuple[str, ...]) -> int:

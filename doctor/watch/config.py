@@ -34,10 +34,12 @@ class Detections(Strict):
     stalled_s: float = Field(gt=0)
     unmatchable_s: float = Field(ge=0)
     sub_workflow_s: float = Field(gt=0)
+    gone_s: float = Field(gt=0)
     evictions: int = Field(ge=2)
     systemic_jobs: int = Field(ge=2)
     systemic_within_s: float = Field(gt=0)
     disk_horizon_s: float = Field(gt=0)
+    disk_trend_s: float = Field(gt=0)
 
 
 class Limits(Strict):
@@ -63,7 +65,7 @@ class Notify(Strict):
 
 
 class Log(Strict):
-    level: str = Field(pattern="^(debug|info|warning|error)$")
+    level: Literal["debug", "info", "warning", "error"]
     file: str
 
 
@@ -103,9 +105,10 @@ def _checked(values: dict[str, Any], file: Path) -> Config:
     for key in ("title", "body"):
         try:
             getattr(config.notify, key).format(**dict.fromkeys(TEMPLATE_FIELDS, ""))
-        except (KeyError, IndexError, ValueError) as problem:
+        except (KeyError, IndexError, AttributeError, ValueError, TypeError) as problem:
             rows.append(
-                f"{file}:{line_of(text, ('notify', key))}: notify.{key}: {problem} is no field; there are {', '.join(TEMPLATE_FIELDS)}"
+                f"{file}:{line_of(text, ('notify', key))}: notify.{key}: not a template ({problem}); "
+                f"its fields are {', '.join(f'{{{name}}}' for name in TEMPLATE_FIELDS)}"
             )
     if rows:
         raise SettingsError(rows)
@@ -113,3 +116,22 @@ def _checked(values: dict[str, Any], file: Path) -> Config:
 
 
 TEMPLATE_FIELDS = ("event", "label", "run", "incident", "cause", "summary", "reason", "host")
+
+
+def lacking(config: Config) -> list[str]:
+    """What a well-formed configuration asks for and this host cannot give."""
+    from importlib.util import find_spec
+
+    from doctor.watch.message import known_url, targets
+
+    problems = []
+    if config.metrics.enabled and find_spec("prometheus_client") is None:
+        problems.append("metrics.enabled needs the extra `metrics`: pip install 'pegasus-doctor[metrics]'")
+    urls, unreadable = targets(config.notify)
+    if unreadable:
+        problems.append(unreadable)
+    if urls and find_spec("apprise") is None:
+        problems.append("notify needs the extra `notify`: pip install 'pegasus-doctor[notify]'")
+    elif urls:
+        problems += [f"notify: URL {number} is none that apprise knows" for number, url in enumerate(urls, 1) if not known_url(url)]
+    return problems

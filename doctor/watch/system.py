@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import logging.handlers
 import os
+import signal
 import socket
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from doctor.errors import DoctorError
+from doctor.statedir import private
 
 _JOURNAL = "/run/systemd/journal/socket"
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 _MAX_FIELD = 32 << 10
+_BLOCK = 4096  # bytes of the lock's file
+_AGAIN, _TIMES = "PEGASUS_DOCTOR_AGAIN", 3
 
 
 def notify_service(*facts: str) -> bool:
@@ -74,10 +82,15 @@ def under_systemd() -> bool:
 
 
 def start_log(level: str, file: str) -> None:
-    """The journal with fields under systemd, else a file, else standard error."""
+    """The journal with fields under systemd, else a file, else standard error. Raises :class:`DoctorError` for a file that cannot be."""
     handler: logging.Handler
     if file:
-        handler = logging.FileHandler(os.path.expanduser(file), encoding="utf-8")
+        place = os.path.abspath(os.path.expanduser(file))
+        try:
+            os.close(os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600))
+            handler = logging.handlers.WatchedFileHandler(place, encoding="utf-8")  # a log that logrotate moved is begun anew
+        except OSError as problem:
+            raise DoctorError(f"log.file cannot be written: {problem.strerror}", file=place) from problem
     elif under_systemd():
         handler = JournalHandler()
     else:
@@ -112,6 +125,25 @@ def be_gentle(nice: int, idle_io: bool) -> list[str]:
     return problems
 
 
+def end_within(seconds: float, *numbers: int) -> None:
+    """From the first of these signals on the process lives no longer than this, even where its main thread hangs in the kernel.
+
+    The interpreter writes the number of a signal to a descriptor at once; the handlers have to wait for the main thread.
+    """
+    mine, written = socket.socketpair()
+    written.setblocking(False)
+    signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+
+    def wait() -> None:
+        with written:  # kept open as long as this waits
+            while not set(mine.recv(64)) & set(numbers):
+                continue
+        time.sleep(seconds)
+        os._exit(0)
+
+    threading.Thread(target=wait, name="end", daemon=True).start()
+
+
 def free_bytes(folder: Path) -> float:
     """Free space for this user on the folder's file system; infinite where it cannot be told."""
     try:
@@ -122,22 +154,51 @@ def free_bytes(folder: Path) -> float:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Be the only daemon on this state directory. The lock of a dead process is free at once."""
-    place = folder / "locks"
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(place / "watch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def only_one(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Be the only daemon on this state directory. The lock of a dead process is free at once.
+
+    What comes out writes a word for ``status`` into the lock's file, in place: it needs neither the database nor
+    free space. Raises :class:`DoctorError` when another daemon has the lock, or there can be none.
+    """
+    path = folder / "locks" / "watch.lock"
+    try:
+        private(folder)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise DoctorError(f"the daemon's lock cannot be had: {problem.strerror}", file=str(path)) from problem
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as problem:
             holder = os.pread(handle, 100, 0).decode("utf-8", "replace").strip() or "another process"
             raise DoctorError(f"a daemon ({holder}) works on this state directory already", file=str(folder)) from problem
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()}\n".encode(), 0)
-        yield
+
+        def say(word: str) -> None:
+            text = f"pid {os.getpid()}\n{' '.join(word.split())}".encode()[: _BLOCK - 1]
+            with suppress(OSError):
+                os.pwrite(handle, text.ljust(_BLOCK - 1) + b"\n", 0)
+
+        say("")
+        yield say
     finally:
         os.close(handle)
+
+
+def daemon_says(folder: Path) -> str:
+    """What keeps the daemon from writing its state, in its own words; '' when nothing does."""
+    try:
+        text = (folder / "locks" / "watch.lock").read_text("utf-8", "replace")
+    except OSError:
+        return ""
+    return text.partition("\n")[2].strip()
+
+
+def begin_again() -> None:
+    """Become a new process of the same command line, a few times at most: for a state that has to be opened anew."""
+    times = int(os.environ.get(_AGAIN, "0"))
+    if times < _TIMES:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _AGAIN: str(times + 1)})  # noqa: S606
 
 
 def daemon_alive(folder: Path) -> int | None:

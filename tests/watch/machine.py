@@ -17,7 +17,7 @@ from tests.pool import live
 from tests.pool.packages import PoolUnavailable, cache_folder, locked
 
 CACHE = Path("~/.cache/pegasus-doctor-tests").expanduser()
-INCLUDE = "systemd,systemd-sysv,dbus,python3"
+INCLUDE = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,python3"
 
 
 class NoMachine(Exception):
@@ -35,13 +35,14 @@ def rootfs() -> Path:
     for program, package in (("systemd-nspawn", "systemd-container"), ("debootstrap", "debootstrap")):
         if shutil.which(program) is None:
             raise NoMachine(f"{program} is not installed (package {package})")
-    place = CACHE / "rootfs"
+    place = CACHE / f"rootfs-{hashlib.sha256(INCLUDE.encode()).hexdigest()[:8]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with locked(CACHE):
         if not (place / "usr/bin/python3").exists():
             shutil.rmtree(place, ignore_errors=True)
             fresh = CACHE / "rootfs.new"
-            shutil.rmtree(fresh, ignore_errors=True)
+            for old in (fresh, *CACHE.glob("rootfs*")):
+                shutil.rmtree(old, ignore_errors=True)
             suite = names.get("VERSION_CODENAME", "stable")
             done = subprocess.run(
                 ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", suite, fresh],

@@ -1,11 +1,13 @@
-"""The service under a real systemd: install, readiness, kill -9, watchdog, reload, stop, uninstall."""
+"""The service under a real systemd: install, readiness, kill -9, watchdog, reload, what it can do, stop, uninstall."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,10 +33,7 @@ def flow(machine: Machine) -> Flow:
     folder = machine.share / "flows" / "run0001"
     made = Flow(folder, 40)
     made.write(f"{int(time.time())} INTERNAL *** DAGMAN_STARTED 100.0 ***")
-    uid = int(machine("id", "-u", "alice")[1])
-    for base, folders, files in os.walk(machine.share / "flows"):
-        for name in (base, *(os.path.join(base, one) for one in (*folders, *files))):
-            os.chown(name, uid, uid)
+    give(machine, machine.share / "flows")
     config = (
         'discovery.folders = ["/mnt/flows"]\ndiscovery.every_s = 1\npolling.settle_s = 1\nlimits.healers = 0\nlimits.free_space_mb = 1\n'
     )
@@ -42,6 +41,14 @@ def flow(machine: Machine) -> Flow:
     machine("sh", "-c", f"printf '%s' '{config}' > /home/alice/.config/pegasus-doctor/config.toml; chown -R alice /home/alice/.config")
     machine("sh", "-c", "echo json://127.0.0.1:9/x > /etc/pegasus-doctor/notify.alice; chmod 600 /etc/pegasus-doctor/notify.alice")
     return made
+
+
+def give(machine: Machine, folder: Path) -> None:
+    """A tree for alice, from outside."""
+    uid = int(machine("id", "-u", "alice")[1])
+    for base, folders, files in os.walk(folder):
+        for name in (base, *(os.path.join(base, one) for one in (*folders, *files))):
+            os.chown(name, uid, uid)
 
 
 def incidents(machine: Machine) -> dict[str, int]:
@@ -117,3 +124,88 @@ def test_units_are_clean_and_hardened(machine: Machine) -> None:
     print("exposure", exposure)
     assert exposure < 5.0
     machine("pegasus-doctor", "service", "uninstall", "--system", "alice")
+
+
+def test_the_sandbox_lets_it_do_its_work_and_no_more(machine: Machine) -> None:
+    """Repairs of the user's own files anywhere, HTCondor's and the planner's needs; without a file of credentials, too."""
+    for command in (
+        "groupadd -f proj && usermod -aG proj alice",
+        "mkdir -p /scratch/alice /home/alice/flow /tmp/alice",
+        "for d in /home/alice/flow /scratch/alice /tmp/alice; do echo 'request_memory = 100' > $d/job.sub; done",
+        "chown alice:proj /home/alice/flow/job.sub /scratch/alice/job.sub /tmp/alice/job.sub",
+        "chmod 640 /home/alice/flow/job.sub && chown alice /home/alice/flow /scratch/alice /tmp/alice",
+        "rm -f /etc/pegasus-doctor/notify.alice",
+    ):
+        machine("sh", "-c", command)
+    shutil.copy(Path(__file__).with_name("sandbox.py"), machine.share)
+    probes = machine.share / "probes"
+    probes.mkdir()
+    give(machine, probes)
+    pre = f"ExecStartPre=/usr/bin/env PYTHONPATH=/opt/doctor {machine.python} /mnt/sandbox.py /mnt/probes/found.json"
+    machine("mkdir", "-p", f"/etc/systemd/system/{UNIT}.d")
+    machine("sh", "-c", f"printf '[Service]\\n{pre}\\n' > /etc/systemd/system/{UNIT}.d/probe.conf")
+    # Shared memory of a batch job: there is no session of the user, and logind does not tidy up behind one either.
+    logind = "[Login]\\nRemoveIPC=no\\n"
+    machine("sh", "-c", f"mkdir -p /etc/systemd/logind.conf.d; printf '{logind}' > /etc/systemd/logind.conf.d/ipc.conf")
+    machine("systemctl", "restart", "systemd-logind")
+    machine("systemctl", "stop", "user@1000.service")
+    machine("sh", "-c", "echo mine > /dev/shm/segment; chown alice /dev/shm/segment")
+    try:
+        machine("pegasus-doctor", "service", "install", "--system", "alice")
+        found = json.loads((probes / "found.json").read_text())
+        for place, mode in (("home", "640"), ("scratch", "644"), ("tmp", "644")):
+            assert found[place] == ["alice", "proj", mode, "request_memory = 200", "alice", "644"], (place, found[place])
+        assert found["memory"] is True and "lo" in found["addresses"] and found["families"] == [None] * 3, found
+        assert found["child"] == ["0022", "644", "alice", ""], found
+        assert found["user"] == ["alice", "/home/alice"] and found["priority"] == [10, 3]
+        assert found["system"] == ["OSError"] * 3 or "written" not in found["system"], found["system"]
+        assert "Error" in found["packets"], "no raw packets"
+        assert found["credential"] == "#", "nothing to send to where there is no file"
+
+        machine("sh", "-c", "mkdir -p /etc/pegasus-doctor; echo json://127.0.0.1:9/x > /etc/pegasus-doctor/notify.alice")
+        machine("chmod", "600", "/etc/pegasus-doctor/notify.alice")
+        machine("sh", "-c", "sed -i s/200/100/ /home/alice/flow/job.sub; rm -f /home/alice/flow/new.sub")
+        machine("systemctl", "restart", UNIT)
+        assert json.loads((probes / "found.json").read_text())["credential"] == "json://127.0.0.1:9/x"
+        mode = machine("stat", "-c", "%a", "/home/alice/.local/state/pegasus-doctor", "/home/alice/.local/state/pegasus-doctor/doctor.db")[
+            1
+        ]
+        assert mode.split() == ["700", "600"], "the state is private whatever the umask"
+    finally:
+        machine("pegasus-doctor", "service", "uninstall", "--system", "alice")
+        machine("rm", "-r", f"/etc/systemd/system/{UNIT}.d")
+    assert machine("cat", "/dev/shm/segment")[1].strip() == "mine", "what else the user runs keeps its shared memory"
+
+
+def test_a_service_of_ones_own_session(machine: Machine, flow: Flow) -> None:
+    machine("loginctl", "enable-linger", "alice")
+    own = ("su", "alice", "-c")
+    manager = "XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user"
+    assert until(lambda: machine(*own, f"{manager} is-system-running", check=False)[1].strip() in ("running", "degraded"), 30)
+
+    def show(name: str) -> str:
+        return machine(*own, f"{manager} show -P {name} pegasus-doctor.service")[1].strip()
+
+    before = jobs(machine)
+    said = machine(*own, "pegasus-doctor service install --user")[1]
+    assert "started pegasus-doctor.service: it watches" in said and "linger" not in said, said
+    pid = show("MainPID")
+    assert show("ActiveState") == "active" and show("Type") == "notify" and "watching" in show("StatusText")
+    code, text = machine(*own, "pegasus-doctor service status")
+    assert code == 0 and "active (running), enabled" in text and f"pid {pid}" in text
+    flow.job(20, fails=True)
+    assert until(lambda: jobs(machine) == before + 1, 30), incidents(machine)
+    machine("sh", "-c", f"kill -9 {pid}")
+    flow.job(21, fails=True)
+    assert until(lambda: show("ActiveState") == "active" and show("MainPID") not in ("0", pid), 30)
+    assert until(lambda: jobs(machine) == before + 2, 30), incidents(machine)
+    machine(*own, f"{manager} reload pegasus-doctor.service")
+    assert until(lambda: "read again" in machine(*own, "pegasus-doctor status --json", check=False)[1], 20)
+    verify = machine(*own, "systemd-analyze --user verify --man=no /home/alice/.config/systemd/user/pegasus-doctor.service", check=False)
+    assert verify[0] == 0 and "pegasus-doctor" not in verify[1], verify
+    begun = time.monotonic()
+    said = machine(*own, "pegasus-doctor service uninstall --user")[1]
+    assert time.monotonic() - begun < 10 and "stopped and disabled" in said and "removed" in said
+    assert machine(*own, "pegasus-doctor service status", check=False)[0] == 4
+    assert machine(*own, "pegasus-doctor status", check=False)[0] == 1
+    assert "not installed" in machine(*own, "pegasus-doctor service uninstall")[1]
