@@ -21,7 +21,7 @@ demo: setup  ## diagnose a bundled real failed run (exit code 1 of the doctor: i
 	@$(BIN)/pegasus-doctor analyze --map /data/flows/b03=$(DEMO) $(DEMO)/runs/sci/pegasus/wave/run0001 || test $$? -eq 1
 
 test: setup  ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup  ## style, types and the rule library
 	$(BIN)/ruff format --check .

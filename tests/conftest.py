@@ -24,6 +24,30 @@ settings.register_profile(
 settings.load_profile("doctor")
 
 
+#: Tests on a pool run in one process, one after the other, and begin first: they wait most. All others go by file.
+POOLS = (
+    "tests/e2e/",
+    "tests/watch/test_detections_live.py",
+    "tests/watch/test_live.py",
+    "tests/watch/test_kill_pool.py",
+    "tests/watch/test_watched_replan.py",
+    "tests/watch/test_schedd_down.py",
+    "tests/pool/",
+    "tests/actions/test_queue.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `pytest -n 2 --dist loadgroup` (`make test`)."""
+    keys: dict[pytest.Item, int] = {}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        place = next((number for number, start in enumerate(POOLS) if file.startswith(start)), len(POOLS))
+        item.add_marker(pytest.mark.xdist_group("pools" if place < len(POOLS) else file))
+        keys[item] = place
+    items.sort(key=keys.__getitem__)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The compiled rule library goes to a temporary folder, never to the home of whoever runs the tests."""

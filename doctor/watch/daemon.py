@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from doctor.diagnose.matcher import Matcher
-from doctor.errors import DoctorError
 from doctor.loop.policy import Policy, load_policy
+from doctor.settings import in_force
 from doctor.store import Store
 from doctor.watch import system
 from doctor.watch.board import Board
@@ -27,6 +27,7 @@ from doctor.watch.config import Config, load_config
 from doctor.watch.disks import DiskWatch
 from doctor.watch.healing import Healer
 from doctor.watch.lookout import Lookout
+from doctor.watch.metrics import Endpoint
 from doctor.watch.notify import Notifier
 from doctor.watch.observe import Observers, read_mounts
 from doctor.watch.poller import Poller
@@ -38,42 +39,44 @@ from doctor.watch.snapshots import QueueJob, Slot
 from doctor.watch.watched import SourceState, Watched
 from doctor.watch.writer import Writer
 
-if TYPE_CHECKING:
-    from doctor.watch.metrics import Server
-
 log = logging.getLogger("doctor.watch")
 
 _END_S = 4.0  # after SIGTERM the process is gone within this time, whatever happens
+_FAULT = "internal error: "
+_AT_START = ("readers", "healers", "nice", "idle_io")  # limits that hold for the life of the process
 _STUCK_S = 60.0  # no thread has made a sign for so long: no sign of life to the service manager either
 
 
 class Daemon:
-    """Everything that runs. ``named`` are the runs of the command line."""
+    """Everything that runs. ``named`` are the runs of the command line, the two files those it names (else the user's own)."""
 
     def __init__(
         self, store: Store, config: Config, policy: Policy, matcher: Matcher, *, named: Iterable[str] = (), condor: Any = None,
         config_file: Path | None = None, policy_file: Path | None = None, alone: bool = False, heal: bool = True,
         clock: Callable[[], float] = time.time,
-        master_db: Path | None = None,
+        master_db: Path | None = None, say: Callable[[str], None] = lambda word: None,
     ) -> None:  # fmt: skip
         self.store, self.config, self.policy, self.matcher = store, config, policy, matcher
         self.config_file, self.policy_file = config_file, policy_file
         self.named = [os.path.realpath(path) for path in named]
         self.alone = alone  # only the named runs
         self.heal = heal
+        self.say = say  # to `status`, where the store cannot be written
+        self.damaged = ""  # why the store has to be opened anew
         self.clock = clock
         self.condor = condor if condor is not None else Condor(_user())
         self.master_db = master_db or Path.home() / ".pegasus" / "workflow.db"
         self.runs: dict[str, Watched] = {}
         self.ready = Ready()
         self.writer = Writer(Store(store.folder, clock), self._room)  # a connection of its own
+        self.writer.damaged = self._damaged
         self.observers = Observers(self.ready.wake)
         self.disks = DiskWatch(mounts=read_mounts)
         self.jobs: tuple[QueueJob, ...] = ()
         self.jobs_at = 0.0
         self.slots: tuple[Slot, ...] = ()
         self.sources: dict[str, SourceState] = {}
-        self.notifier = Notifier(config.notify)
+        self.notifier = Notifier(config.notify, store, self._save_cursor)
         self.readers = Readers(self)
         self.scout = Scout(self)
         self.lookout = Lookout(self)
@@ -86,7 +89,7 @@ class Daemon:
         self.begun = clock()
         self.lines = 0
         self.diagnosed = 0
-        self._metrics: Server | None = None
+        self.metrics = Endpoint(self)
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -94,6 +97,7 @@ class Daemon:
         """Work until told to stop (SIGTERM, SIGINT)."""
         for number, what in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self._reload.set)):
             signal.signal(number, lambda _n, _f, what=what: what())  # type: ignore[misc]
+        system.end_within(_END_S, signal.SIGTERM, signal.SIGINT)
         for problem in system.be_gentle(self.config.limits.nice, self.config.limits.idle_io):
             log.info("priority could not be lowered: %s", problem)
         self.start()
@@ -110,25 +114,13 @@ class Daemon:
         self.writer.start()
         self.notifier.start()
         self.scout.discover()
+        self.healer.start(self.config.limits.healers if self.heal else 0)  # before the readers, who call it
         for number in range(self.config.limits.readers):
             self.thread(self.readers.read, f"reader-{number}")
         self.thread(self.scout.work, "scout")
         self.thread(self.readers.follow_busy, "pace")
         self.thread(self.poller.work, "queue")
-        self.healer.start(self.config.limits.healers if self.heal else 0)
-        self._serve_metrics()
-
-    def _serve_metrics(self) -> None:
-        """A port that is taken, or a library that is not there, costs the metrics alone."""
-        if not self.config.metrics.enabled or self._metrics is not None:
-            return
-        from doctor.watch.metrics import Server
-
-        try:
-            self._metrics = Server(self, self.config.metrics.port)
-            self.source("metrics", True)
-        except DoctorError as problem:
-            self.source("metrics", False, str(problem))
+        self.metrics.follow()
 
     def thread(self, work: Callable[[], None], name: str) -> None:
         """Start a thread that outlives its own faults."""
@@ -150,11 +142,9 @@ class Daemon:
         self.scout.hurry()
 
     def shut_down(self) -> None:
-        """End cleanly; what hangs is left behind after a few seconds, as after a crash: nothing is lost by it."""
-        system.notify_service("STOPPING=1")
-        killer = threading.Timer(_END_S, os._exit, (0,))
-        killer.daemon = True
-        killer.start()
+        """End cleanly; what hangs is left behind, as after a crash: nothing is lost by it."""
+        if not self.damaged:  # else it begins again at once, as the same process
+            system.notify_service("STOPPING=1")
         self.ready.stop()
         self.healer.stop()
         self.notifier.stop()
@@ -162,10 +152,17 @@ class Daemon:
         self.board.publish()
         self.writer.stop()
         log.info("stopped")
-        killer.cancel()
+
+    def _damaged(self, why: str) -> None:
+        """Nothing can be read or written any more: end, and begin again with a new store."""
+        self.damaged = why
+        self.stop()
 
     def _room(self) -> bool:
         return system.free_bytes(self.store.folder) >= self.config.limits.free_space_mb << 20
+
+    def _save_cursor(self, name: str, value: int) -> None:
+        self.writer.change(lambda store: store.save_cursor(name, value))
 
     def source(self, name: str, ok: bool, text: str = "") -> None:
         """Note whether a source of facts answers; only a change is logged."""
@@ -194,14 +191,27 @@ class Daemon:
                     system.notify_service("WATCHDOG=1")
             if now >= sweep:
                 sweep, rounds = now + self.config.polling.sweep_s, rounds + 1
-                self._sweep(rounds)
+                self._isolated("sweep", self._sweep, rounds)
             if now >= publish:
                 publish = now + 5.0
-                self.board.publish()
-                self.board.tell()
+                self._isolated("metrics", self.metrics.follow)
+                self._isolated("status", self.board.publish)
+            self._isolated("news", self.board.tell)
             if self._reload.is_set():
                 self._reload.clear()
                 self.reload()
+                self._isolated("status", self.board.publish)
+
+    def _isolated(self, name: str, work: Callable[..., None], *rest: Any) -> None:
+        """A fault of one of the main thread's duties is recorded; the others and the next turn are carried out."""
+        try:
+            work(*rest)
+            if name in self.sources and not self.sources[name].ok and self.sources[name].text.startswith(_FAULT):
+                self.source(name, True)
+        except Exception as bug:
+            if self.sources.get(name, SourceState(name)).ok:
+                log.exception("fault in %s", name)
+            self.source(name, False, f"{_FAULT}{type(bug).__name__}: {bug}")
 
     def _healthy(self, now: float) -> bool:
         """At least one reader and the scout have made a sign lately."""
@@ -221,15 +231,17 @@ class Daemon:
         """Read configuration and policy again; a mistake in them leaves the old ones in force."""
         system.notify_service("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            self.config, self.policy = load_config(self.config_file), load_policy(self.policy_file)
-            self.notifier.stop()
-            self.notifier = Notifier(self.config.notify)
-            self.notifier.start()
-            system.start_log(self.config.log.level, self.config.log.file)
-            self._serve_metrics()
-            self.source("config", True, "read again")
-            log.info("configuration and policy read again")
-        except DoctorError as problem:
+            config = load_config(in_force(self.config_file, "config.toml"))
+            policy = load_policy(in_force(self.policy_file, "policy.toml"))
+            system.start_log(config.log.level, config.log.file)
+            later = [name for name in _AT_START if getattr(config.limits, name) != getattr(self.config.limits, name)]
+            self.config, self.policy = config, policy
+            self.notifier.configure(config.notify)
+            self.metrics.follow(at_once=True)
+            words = f"read again; from the next start on: {', '.join(f'limits.{name}' for name in later)}" if later else "read again"
+            self.source("config", True, words)
+            log.info("configuration and policy %s", words)
+        except Exception as problem:  # noqa: BLE001 - whatever is wrong with the new files, the daemon goes on with the old ones
             self.source("config", False, f"not read again, the old one stays in force: {problem}")
         self.scout.hurry()
         system.notify_service("READY=1", f"STATUS=watching {len(self.runs)} runs")

@@ -6,18 +6,20 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit
 
 from doctor.errors import DoctorError
 from doctor.process import run as run_process
 from doctor.run.reader import Run
+from doctor.run.transfers import read_transfers
 from doctor.watch.snapshots import Disk
 from doctor.watch.trend import Series
 
 _ENTRIES = 20_000  # directory entries that one measurement of folders looks at
 _QUOTA_EVERY_S = 300.0
 _BLOCK = 1024
+_CREATE_DIRS = 20  # of one DAG: one for each site
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Free:
     space: float
     inodes: float
     quota: bool = False
+    total: float = float("inf")  # bytes of the whole file system
 
 
 Measure = Callable[[str], "Free | None"]
@@ -41,7 +44,7 @@ def measure(path: str) -> Free | None:
     except OSError:
         return None
     inodes = float(facts.f_favail) if facts.f_files else float("inf")
-    return Free(device, float(facts.f_bavail * facts.f_frsize), inodes)
+    return Free(device, float(facts.f_bavail * facts.f_frsize), inodes, total=float(facts.f_blocks * facts.f_frsize))
 
 
 def quota_left(text: str) -> dict[str, tuple[float, float]]:
@@ -84,9 +87,18 @@ def device_of(path: str, mounts: str) -> str:
 
 
 def places(run: Run, spool: str) -> dict[str, list[str]]:
-    """Folders of a run by role: submit, scratch, output, spool. Only those of this host that exist."""
+    """Folders of a run by role: submit, scratch, output, spool. Only those of this host that exist.
+
+    ``own`` are the run's own folders on scratch, which it shares with other runs.
+    """
     roles: dict[str, list[str]] = {"submit": [str(run.directory)]}
     for part in run.tree():
+        creators = [name for name in part.dag.all_names() if name.startswith("create_dir")]
+        for directives in (job.beside(".in") for job in part.jobs(creators[:_CREATE_DIRS])):
+            entries = read_transfers(directives, part.files) if directives is not None else []
+            made = (local_path(url) for entry in entries for url in entry.destinations)
+            own = roles.setdefault("own", [])
+            own += [place for place in dict.fromkeys(made) if place and os.path.isdir(place) and place not in own]
         for _site, kind, path in part.storage:
             role = "scratch" if "scratch" in kind.lower() else "output" if "storage" in kind.lower() else ""
             local = str(part.paths.local(urlsplit(path).path if path.startswith("file:") else path))
@@ -202,7 +214,7 @@ class DiskWatch:
         left = self._quota.get(device_of(os.path.realpath(path), mounts)) if self._quota else None
         if left is None or (left[0] >= free.space and left[1] >= free.inodes):
             return free
-        return Free(free.device, min(free.space, left[0]), min(free.inodes, left[1]), quota=True)
+        return replace(free, space=min(free.space, left[0]), inodes=min(free.inodes, left[1]), quota=True)
 
     @staticmethod
     def _add(place: _Place, free: Free, now: float) -> None:
@@ -215,40 +227,56 @@ class DiskWatch:
         """The run's file systems. Folders are measured only on one that is filling up."""
         roles = self._of_run.get(run, {})
         by_device: dict[int, tuple[_Place, list[str], list[str]]] = {}
-        for role, paths in roles.items():
+        for role, paths in sorted(roles.items(), key=lambda one: one[0] != "own"):
             for path in paths:
                 free = self._measure(path)
                 if free is not None and free.device in self._places:
                     _, names, folders = by_device.setdefault(free.device, (self._places[free.device], [], []))
-                    names.append(role)
-                    if role != "spool":
+                    names.append("scratch" if role == "own" else role)
+                    if role != "spool" and not (role == "scratch" and "own" in roles):
                         folders.append(path)
         return [self._disk(place, names, folders, now) for place, names, folders in by_device.values()]
 
     def _disk(self, place: _Place, roles: list[str], folders: list[str], now: float) -> Disk:
         trend, inode_trend = place.space.trend(), place.inodes.trend()
-        growing: tuple[tuple[str, float], ...] = ()
-        if trend is not None and trend.slope < 0 and trend.falling >= 0.8:
-            growing = self._growth(folders, now)
+        grown = _Growth()
+        if place.space.falls():
+            grown = self._growth(folders, now)
         last = place.last or Free(0, 0.0, float("inf"))
         order = [role for role in ("scratch", "output", "submit", "spool") if role in roles]
         return Disk(
             folders[0] if folders else place.path, tuple(order), last.space, last.inodes,
             trend.slope if trend else 0.0, trend.falling if trend else 0.0, trend.span if trend else 0.0,
-            inode_trend.slope if inode_trend else 0.0, inode_trend.falling if inode_trend else 0.0, growing, place.quota,
+            inode_trend.slope if inode_trend else 0.0, inode_trend.falling if inode_trend else 0.0, grown.rates, place.quota,
+            grown.looks, last.total, grown.whole,
         )  # fmt: skip
 
-    def _growth(self, folders: list[str], now: float) -> tuple[tuple[str, float], ...]:
+    def _growth(self, folders: list[str], now: float) -> _Growth:
         budget = [_ENTRIES]
         rates = []
+        looks, whole = 2, True
         for folder in dict.fromkeys(folders):
             series = self._sizes.setdefault(folder, Series(keep=20))
-            series.add(now, folder_size(folder, budget))
+            size = folder_size(folder, budget)
+            if budget[0] <= 0:
+                whole = False
+                break
+            series.add(now, size)
             points = list(series.points)
+            looks = min(looks, len(points))
             if len(points) > 1 and points[-1][0] > points[0][0]:
                 rate = (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
                 if rate > 0:
                     rates.append((folder, rate))
         if len(self._sizes) > 1000:
             self._sizes.clear()
-        return tuple(sorted(rates, key=lambda one: -one[1]))
+        return _Growth(tuple(sorted(rates, key=lambda one: -one[1])), looks, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Growth:
+    """Folders by growth in bytes per second; from how many looks, and whether all folders could be measured."""
+
+    rates: tuple[tuple[str, float], ...] = ()
+    looks: int = 2
+    whole: bool = True

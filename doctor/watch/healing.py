@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doctor.errors import DoctorError
-from doctor.statedir import BusyRun
+from doctor.statedir import BusyRun, StoreError
 from doctor.store import Store
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("doctor.watch.healing")
 
 _LOOK_AGAIN_S = 15.0  # for a session that waits for evidence or a time
+_BUSY_AGAIN_S = 5.0  # for a run that another doctor has, or a command that a killed one has left behind
 _ASKED_AGAIN_S = 300.0  # for one that waits for a person; an answer wakes it at once
 _COST = 20.0  # a step that took so long is not repeated before this many times its duration
 _MINE = frozenset({"opened", "state", "rescue", "outcome", "settled"})
@@ -44,8 +46,10 @@ class Case:
     running: bool = False
     open: bool = False  # the session goes on
     again: bool = False
+    urgent: bool = False  # it has to be taken up again right after this step
     outcome: str = ""
     faults: int = 0
+    looks: int = 0  # in a row after which the logs that the loop reads did not tell yet of what the daemon has seen
 
 
 class Healer:
@@ -61,15 +65,16 @@ class Healer:
 
     def start(self, threads: int) -> None:
         self._threads = threads
-        self._resume()
+        self.resume(self._daemon.runs)
         for number in range(threads):
             self._daemon.thread(self._work, f"healer-{number}")
 
-    def _resume(self) -> None:
-        """Sessions that an earlier process left open go on at once."""
-        for watched in list(self._daemon.runs.values()):
-            if self._daemon.store.session(watched.key):
-                self.wanted(watched.key, at_once=True)
+    def resume(self, keys: Iterable[str]) -> None:
+        """What an earlier process left open goes on at once: a session, or an incident for which none was begun yet."""
+        if not self._threads or not (keys := set(keys)):
+            return
+        for key in keys & self._daemon.store.unfinished().keys():
+            self.wanted(key, at_once=True)
 
     @property
     def active(self) -> int:
@@ -79,16 +84,26 @@ class Healer:
         case = self._cases.get(key)
         return case is not None and (case.running or case.open or case.at > 0)
 
+    def forget(self, key: str) -> None:
+        """The run is not watched any more."""
+        with self._wake:
+            self._cases.pop(key, None)
+
     # -- what makes a run come up -----------------------------------------------------------------------
 
-    def wanted(self, key: str, at_once: bool = False) -> None:
-        """Something is wrong. A failed job is given a moment to be retried by DAGMan; a held one is not."""
+    def wanted(self, key: str, at_once: bool = False, urgent: bool = False) -> None:
+        """Something is wrong. A failed job is given a moment to be retried by DAGMan; a held one is not.
+
+        ``urgent``: jobs burn, so the pause after a costly step is left out.
+        """
         if not self._threads:
             return
         now = time.monotonic()
         with self._wake:
             case = self._cases.setdefault(key, Case(key, 0.0))
-            due = now + (0.2 if at_once else self._daemon.config.polling.settle_s)
+            if urgent:
+                case.earliest, case.urgent = 0.0, case.running
+            due = now + (0.2 if at_once or urgent else self._daemon.config.polling.settle_s)
             case.at = max(min(case.at or due, due), case.earliest)
             case.again = case.again or case.running
             self._wake.notify()
@@ -118,14 +133,23 @@ class Healer:
                 case = self._next()
                 if case is None:
                     continue
-                store = store or Store(self._daemon.store.folder, self._daemon.clock)
                 begun = time.monotonic()
                 try:
+                    if store is None:
+                        store = Store(self._daemon.store.folder, self._daemon.clock)
+                        import doctor.loop.graph
+                        import doctor.loop.wiring  # noqa: F401 - seconds, and only once: no cost of the first step
+
+                        begun = time.monotonic()
                     self._step(case, store)
+                except DoctorError:
+                    case.at = time.monotonic() + _BUSY_AGAIN_S  # the store cannot be opened; nothing was done
+                    raise
                 finally:
                     with self._wake:
                         case.running = False
-                        case.earliest = time.monotonic() + min(600.0, _COST * (time.monotonic() - begun))
+                        pause = 0.0 if case.urgent else min(600.0, _COST * (time.monotonic() - begun))
+                        case.earliest, case.urgent = time.monotonic() + pause, False
                         if case.again:
                             case.again = False
                             case.at = max(case.earliest, time.monotonic() + 0.5) if not case.at else max(case.at, case.earliest)
@@ -139,6 +163,9 @@ class Healer:
 
     def _next(self) -> Case | None:
         with self._wake:
+            if self._daemon.writer.problem:  # what cannot be written down is not done
+                self._wake.wait(1.0)
+                return None
             now = time.monotonic()
             due = [case for case in self._cases.values() if case.at and not case.running]
             ready = min((case for case in due if case.at <= now), key=lambda case: case.at, default=None)
@@ -158,7 +185,11 @@ class Healer:
             outcome = self._heal(watched.directory, store)
         except BusyRun as busy:
             self._daemon.source(name, True, str(busy))
-            case.at, case.open = time.monotonic() + 30.0, True
+            case.at, case.open = time.monotonic() + _BUSY_AGAIN_S, True
+            return
+        except StoreError as problem:  # locked or full: at once when it can be used again
+            self._daemon.source(name, False, str(problem))
+            case.at = time.monotonic() + _BUSY_AGAIN_S
             return
         except Exception as bug:
             case.faults += 1
@@ -172,6 +203,10 @@ class Healer:
         self.steps += 1
         self._daemon.source(name, True)
         case.open = bool(store.session(case.key))
+        unread = not case.open and not case.at and any(row.stage.value == "open" for row in store.incidents(case.key))
+        case.looks = case.looks + 1 if unread else 0
+        if unread:
+            case.at = time.monotonic() + min(_ASKED_AGAIN_S, 2.0 ** min(case.looks, 9))
         if case.open and not case.at:
             rows = store.incidents(case.key, session=store.session(case.key))
             asked = any(row.stage.value == "waiting" for row in rows)
@@ -186,8 +221,10 @@ class Healer:
         from doctor.loop.wiring import assemble
 
         daemon = self._daemon
-        seams: Any = assemble(store, daemon.policy, daemon.matcher, tell=self._told, clock=daemon.clock, sleep=self._sleep)
-        return heal(seams, Path(directory), timeout=0.0).outcome
+        seams: Any = assemble(
+            store, daemon.policy, daemon.matcher, tell=self._told, clock=daemon.clock, sleep=self._sleep, patient=daemon.poller.patient
+        )
+        return heal(seams, Path(directory), timeout=0.0, called=False).outcome
 
     def _told(self, event: Any) -> None:
         log.debug("%s %s: %s", event.what, event.incident, event.text, extra={"fields": {"incident": event.incident, "event": event.what}})

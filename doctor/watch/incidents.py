@@ -14,7 +14,7 @@ def incident_of(detection: Detection, library: Library, workflow: str, when: flo
     """The incident that a person is told of, and that the loop may repair."""
     info = library.causes[detection.cause]
     culprit = Culprit(detection.jobs[0] if detection.jobs else "", workflow=workflow, host=detection.host)
-    names = tuple(info.remedies)
+    names = tuple(info.remedies) if detection.repairable else ()
     if detection.halt and "halt-workflow" in library.actions and "halt-workflow" not in names:
         names = ("halt-workflow", *names)
     params = {"job": culprit.job, **detection.params}

@@ -9,20 +9,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from doctor.errors import DoctorError
-from doctor.model import Incident
+from doctor.model import Channel, Incident, Kind, Line
 from doctor.store import Store
 from doctor.watch import detect
 from doctor.watch.disks import places
 from doctor.watch.incidents import incident_of
-from doctor.watch.match import unmatchable
-from doctor.watch.queue import evaluate
-from doctor.watch.snapshots import Detection, QueueJob, RunPicture
+from doctor.watch.match import outlook, unmatchable
+from doctor.watch.queue import accepts, evaluate
+from doctor.watch.snapshots import RUNNING, TRANSFERRING, Detection, QueueJob, RunPicture
 from doctor.watch.watched import Watched, row_of
 
 if TYPE_CHECKING:
     from doctor.watch.daemon import Daemon
 
 log = logging.getLogger("doctor.watch")
+_TELL_AGAIN_S = 60.0
 _CLEAR_AFTER = 2  # a live detection is over when it was absent so many times in a row
 
 
@@ -102,17 +103,41 @@ class Lookout:
         daemon = self._daemon
         settings = daemon.config.detections
         checks: list[tuple[str, Callable[[], list[Detection]]]] = [
-            ("dagman_held", lambda: detect.dagman_held(picture)),
-            ("gone", lambda: detect.gone(picture, now)),
+            ("dagman_held", lambda: detect.dagman_held(picture, self._cause_of_hold)),
+            ("gone", lambda: detect.gone(picture, settings.gone_s)),
+            ("monitord_gone", lambda: detect.monitord_gone(picture)),
             ("missing_source", lambda: detect.missing_source(picture)),
-            ("stalled", lambda: detect.stalled(picture, jobs, now, settings.stalled_s)),
+            ("stalled", lambda: self._stalled(picture, jobs, now)),
             ("waiting_sub_workflows", lambda: detect.waiting_sub_workflows(picture, now, settings.sub_workflow_s)),
             ("restless", lambda: detect.restless(picture, jobs, settings.evictions)),
-            ("disk_full", lambda: detect.disk_full(picture, daemon.disks.of(picture.key, now), now, settings.disk_horizon_s)),
+            ("eaten_by_nodes", lambda: detect.eaten_by_nodes(picture)),
+            ("disk_full", lambda: self._disk_full(picture, now)),
             ("unmatchable", lambda: self._unmatchable(picture, jobs, now)),
             ("hints", lambda: self._hints(picture, jobs, now)),
         ]
         return [self._safely(name, check) for name, check in checks]
+
+    def _cause_of_hold(self, reason: str) -> str:
+        """What the rules make of the reason for a hold; '' when they know none."""
+        found = self._daemon.matcher.match(Channel(Kind.HOLD, "queue", (Line(reason, None),)))
+        return max(found, key=lambda one: (one.strength.order, one.rank)).cause if found else ""
+
+    def _stalled(self, picture: RunPicture, jobs: list[QueueJob], now: float) -> list[Detection]:
+        """The pool is looked at as soon as half of the patience is gone, and only then."""
+        watched, patience = self._daemon.runs[picture.key], self._daemon.config.detections.stalled_s
+        if any(job.status in (RUNNING, TRANSFERRING) and not job.is_dagman for job in jobs):
+            watched.ran = now
+        if not detect.stalled(picture, jobs, now, patience / 2, ran=watched.ran):
+            return []
+        pool = outlook(jobs, self._daemon.slots, evaluate, accepts)
+        if pool.what == "busy":
+            watched.busy = now
+        return detect.stalled(picture, jobs, now, patience, pool=pool, ran=watched.ran, busy=watched.busy)
+
+    def _disk_full(self, picture: RunPicture, now: float) -> list[Detection]:
+        settings = self._daemon.config.detections
+        disks = self._daemon.disks.of(picture.key, now)
+        return detect.disk_full(picture, disks, now, settings.disk_horizon_s, span=settings.disk_trend_s)
 
     def _unmatchable(self, picture: RunPicture, jobs: list[QueueJob], now: float) -> list[Detection]:
         daemon = self._daemon
@@ -127,9 +152,24 @@ class Lookout:
         settings = daemon.config.detections
         if detect.held(picture, jobs, frozenset(job for run, job in self._held_known if run == picture.key)):
             self._note_held(daemon.runs[picture.key], jobs)
-        if detect.systemic(picture, now, settings.systemic_jobs, settings.systemic_within_s) or detect.bad_nodes(picture):
-            daemon.healer.wanted(picture.key, at_once=True)
+        self._look_at_nodes(daemon.runs[picture.key], picture)
+        burning = {key for key, _ in detect.systemic(picture, now, settings.systemic_jobs, settings.systemic_within_s)}
+        known = daemon.runs[picture.key].burning
+        if not burning <= known:
+            daemon.healer.wanted(picture.key, urgent=True)
+        daemon.runs[picture.key].burning = burning
         return []
+
+    def _look_at_nodes(self, watched: Watched, picture: RunPicture) -> None:
+        """A node seems to fail what others finish: the run's incidents are looked at again with that in mind."""
+        hosts = detect.bad_nodes(picture)
+        mark = (*((host, picture.host_failures[host]) for host in hosts), ("", sum(picture.host_successes.values())))
+        follower = watched.follower
+        if not hosts or follower is None or mark == watched.nodes or set(hosts) <= set(follower.blamed.values()):
+            return
+        watched.nodes = mark
+        follower.look_at_nodes = True
+        self._daemon.ready.wake(watched.key)
 
     def _note_held(self, watched: Watched, jobs: list[QueueJob]) -> None:
         """Jobs that the queue says are held: the logs are read at once, before periodic_remove deletes them."""
@@ -160,7 +200,8 @@ class Lookout:
                 over.append(key)
         for incident in fresh:
             watched.live[incident.id] = 0
-        if not fresh and not over:
+        changed = self._changed(watched, present, fresh)
+        if not fresh and not over and not changed:
             return
         summary, key = follower.summary(), watched.key
         row = row_of(watched)
@@ -169,6 +210,8 @@ class Lookout:
             store.see_run(summary)
             for incident in fresh:
                 store.observe(key, incident, store.begin_session(key))
+            for incident in changed:
+                store.see_again(key, incident)
             for mark in over:
                 store.passed(key, mark, "it is no longer so")
             store.save_watched([row])
@@ -176,3 +219,19 @@ class Lookout:
         daemon.writer.change(change)
         if fresh:
             daemon.healer.wanted(watched.key, at_once=True)
+
+    @staticmethod
+    def _changed(watched: Watched, present: dict[str, Incident], fresh: list[Incident]) -> list[Incident]:
+        """What is still so and reads differently by now (for how long, how full), each at most once in a while."""
+        now, new = time.monotonic(), {incident.id for incident in fresh}
+        found = []
+        for key, incident in present.items():
+            text, told = watched.told.get(key, ("", 0.0))
+            if key not in new and (incident.diagnosis.explanation == text or now - told < _TELL_AGAIN_S):
+                continue
+            watched.told[key] = (incident.diagnosis.explanation, now)
+            if key not in new and text:
+                found.append(incident)
+        for key in set(watched.told) - set(present):
+            del watched.told[key]
+        return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from doctor.watch.snapshots import IDLE, Detection, Evaluate, QueueJob, Slot
+from doctor.watch.snapshots import IDLE, Accepts, Detection, Evaluate, QueueJob, Slot
+from doctor.watch.words import duration
 
 _UNITS = {"cpus": ("CPUs", 1.0), "memory_mb": ("MB of memory", 1.0), "disk_kb": ("GB of disk", 1 / (1 << 20)), "gpus": ("GPUs", 1.0)}
 _ATTRIBUTES = {"cpus": "request_cpus", "memory_mb": "request_memory", "disk_kb": "request_disk", "gpus": "request_gpus"}
@@ -46,12 +48,53 @@ def unmatchable(
                 "unmatchable", "resources/unmatchable-request", run, names,
                 f"No slot of the pool can run {names[0]}: {what}",
                 f"{what}; {nearest}. {len(members)} job{'s wait' if len(members) > 1 else ' waits'} for it, the first since "
-                f"{(now - min(job.since for job in members)) / 60:.0f} min, and none of the {len(slots)} slots can ever match.",
+                f"{duration(now - min(job.since for job in members))}, and none of the {len(slots)} slots can ever match.",
                 (("queue", None, f"job {first.id} ({first.node}) idle, never started: {what}"), ("pool", None, nearest)),
                 subject or re.sub(r"\d+", "#", what), 0.9, subject=subject,
             )
         )  # fmt: skip
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the pool holds for jobs that wait.
+
+    ``what``: ``busy`` (slots that fit are taken), ``refused`` (the policy of every slot that fits keeps them out),
+    ``room`` (one that fits and takes them has room) or '' (not known, or no slot fits). ``text`` names it.
+    """
+
+    what: str
+    text: str = ""
+
+
+def outlook(jobs: Sequence[QueueJob], slots: Sequence[Slot], evaluate: Evaluate, accepts: Accepts) -> Outlook:
+    """The best that any of the waiting jobs of a run can hope for."""
+    kinds = {(tuple(sorted(job.requests.items())), job.requirements): job for job in jobs if job.status == IDLE and job.universe == 5}
+    answers = [_outlook(job, slots, evaluate, accepts) for job in list(kinds.values())[:20]]
+    order = ("room", "busy", "refused", "")
+    return min(answers, key=lambda one: order.index(one.what), default=Outlook(""))
+
+
+def _outlook(job: QueueJob, slots: Sequence[Slot], evaluate: Evaluate, accepts: Accepts) -> Outlook:
+    clauses = [clause for clause in conjuncts(job.requirements) if not _OWN.search(clause)]
+    refused: Slot | None = None
+    busy = False
+    for slot in slots:
+        if any(need > slot.offers.get(key, 0.0) for key, need in job.requests.items()):
+            continue
+        if any(evaluate(clause, job.ad, slot.ad) is False for clause in clauses):
+            continue
+        if accepts(job.ad, slot.ad) is False:
+            refused = refused or slot
+        elif slot.free is None or any(need > slot.free.get(key, 0.0) for key, need in job.requests.items()):
+            busy = True
+        else:
+            plain = slot.start.lower() in ("", "true")
+            return Outlook("room", f"{slot.name} fits and has room" + ("" if plain else f"; it takes jobs by START = {slot.start}"))
+    if busy:
+        return Outlook("busy")
+    return Outlook("refused", f"START of {refused.name} is {refused.start}") if refused else Outlook("")
 
 
 def why(job: QueueJob, slots: Sequence[Slot], evaluate: Evaluate) -> tuple[str, str, str] | None:

@@ -21,6 +21,8 @@ NETWORK = frozenset(
     {"nfs", "nfs4", "lustre", "afs", "auristorfs", "cifs", "smb3", "smbfs", "gpfs", "beegfs", "ceph", "glusterfs", "9p", "panfs",
      "orangefs",      "pvfs2", "fuse.glusterfs", "fuse.sshfs", "fuse.ceph", "fuse.cvmfs", "fuse.juicefs", "virtiofs"}
 )  # fmt: skip
+#: Folders watched through inotify; each costs watchdog a thread, and threads count against the user's limit of processes.
+MOST = 256
 _WAKE_S = 30.0  # how long an idle inotify thread sleeps; it is woken by events, this only bounds its end
 
 
@@ -59,6 +61,7 @@ class Observers:
         self._mounts = mounts
         self._poll_s = poll_s
         self._watches: dict[str, tuple[Any, Any, str]] = {}
+        self._notified = 0
         self._lock = threading.Lock()
         self._inotify: Any = None
         self._polling: Any = None
@@ -67,8 +70,8 @@ class Observers:
     def start(self) -> None:
         from watchdog.observers import Observer
 
-        self._inotify = Observer(timeout=_WAKE_S)
         try:
+            self._inotify = Observer(timeout=_WAKE_S)  # opens inotify
             self._inotify.start()
         except OSError as problem:
             self._inotify = None
@@ -85,6 +88,8 @@ class Observers:
                 observer = self._poller() if how == "polling" else self._inotify
                 if observer is None:
                     raise OSError("no inotify")
+                if how == "inotify" and self._notified >= MOST:
+                    raise OSError(f"{MOST} folders are watched through inotify already")
                 from watchdog.events import DirModifiedEvent, FileCreatedEvent, FileModifiedEvent, FileMovedEvent
 
                 kinds = [FileModifiedEvent, FileCreatedEvent, FileMovedEvent, DirModifiedEvent]
@@ -93,6 +98,7 @@ class Observers:
                 self.failures[place] = str(problem)
                 return "sweep"
             self._watches[place] = (observer, watch, how)
+            self._notified += how == "inotify"
             self.failures.pop(place, None)
             return how
 
@@ -101,6 +107,7 @@ class Observers:
             found = self._watches.pop(os.path.realpath(folder), None)
             self.failures.pop(os.path.realpath(folder), None)
             if found is not None:
+                self._notified -= found[2] == "inotify"
                 try:
                     found[0].unschedule(found[1])
                 except Exception as problem:  # noqa: BLE001 - the folder may be gone already

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 
-from doctor.statedir import StoreError
+from doctor.statedir import Damaged, StoreError, put_aside
 from doctor.store import Store
+from doctor.watch.system import free_bytes
 
 log = logging.getLogger("doctor.watch")
+
+_FULL_S = 100.0  # less than a service manager gives for the start
+_ROOM = 1 << 20  # bytes that opening needs
 
 #: While this file is there the daemon repairs nothing: the memory of earlier repairs is lost.
 MARK = "only-watch.lock"
@@ -21,30 +24,46 @@ _TEXT = (
 
 
 def open_store(folder: Path, tries: int = 6, pause: float = 1.0) -> tuple[Store, bool]:
-    """The store, and whether repairs have to wait for a person because an earlier store was damaged."""
-    for attempt in range(tries):
+    """The store, and whether repairs have to wait for a person because an earlier store was damaged.
+
+    Without a byte of free space it is waited for: a service that ends again and again is not started again for ever.
+    """
+    attempt, until, told = 0, time.monotonic() + _FULL_S, ""
+    while True:
         try:
-            store = Store(folder, time.time)
-            if (found := store.sound()) != "ok":
-                store.close()
-                raise StoreError(f"the state database is damaged ({found})", file=str(folder))
-            return store, (folder / MARK).exists()
+            return _opened(folder), (folder / MARK).exists()
         except StoreError as problem:
-            if "damaged" in str(problem):
-                _put_aside(folder, str(problem))
-            elif "locked" not in str(problem) or attempt == tries - 1:
+            full = free_bytes(folder) < _ROOM and time.monotonic() < until
+            attempt += not full
+            if attempt >= tries or not (full or isinstance(problem, Damaged) or "locked" in str(problem)):
                 raise
-            else:
-                time.sleep(pause)
-    raise StoreError("the state database cannot be used", file=str(folder))
+            if isinstance(problem, Damaged) and not full:
+                _put_aside(folder, str(problem))
+                continue
+            if told != str(problem):
+                told = str(problem)
+                log.warning("%s; tried again", told)
+            time.sleep(pause)
+
+
+def _opened(folder: Path) -> Store:
+    store = Store(folder, time.time)
+    try:
+        found = store.sound()
+    except BaseException:
+        store.close()
+        raise
+    if found != "ok":
+        store.close()
+        raise Damaged(f"the state database is damaged ({found})", file=str(folder))
+    return store
 
 
 def _put_aside(folder: Path, why: str) -> None:
-    """Move the damaged database away, never over an earlier one."""
+    """Move the damaged database away, once it is written down that nothing is to be repaired."""
     log.error("%s; it is moved away and a new one is begun. Nothing is repaired until %s is removed", why, folder / MARK)
-    stamp = time.strftime("%Y%m%dT%H%M%S")
-    (folder / MARK).write_text(_TEXT, "utf-8")
-    for suffix in ("", "-wal", "-shm"):
-        old = folder / f"doctor.db{suffix}"
-        if old.exists():
-            os.replace(old, folder / f"doctor.db-damaged-{stamp}{suffix}")
+    try:
+        (folder / MARK).write_text(_TEXT, "utf-8")
+        put_aside(folder, "doctor.db")
+    except OSError as problem:
+        raise StoreError(f"the damaged state database cannot be moved away: {problem.strerror}", file=str(folder)) from problem

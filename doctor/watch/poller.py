@@ -12,12 +12,15 @@ from doctor.watch.snapshots import IDLE
 if TYPE_CHECKING:
     from doctor.watch.daemon import Daemon
 
+_GIVEN_UP_S = 86_400.0  # a queue that has not answered for so long is not waited for with repairs
+
 
 class Poller:
     """One thread. What it learns stands in ``daemon.jobs``, ``daemon.jobs_at`` and ``daemon.slots``."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._asked = False
 
     def work(self) -> None:
         daemon = self._daemon
@@ -30,9 +33,15 @@ class Poller:
             now = time.monotonic()
             if now >= queue_at:
                 queue_at = now + self._ask("queue", self._take_jobs, queue)
+                self._asked = True
             if now >= pool_at and any(job.status == IDLE and not job.is_dagman for job in daemon.jobs):
                 pool_at = now + self._ask("pool", self._take_slots, pool)
             daemon.stopping.wait(max(0.2, min(queue_at - time.monotonic(), 5.0)))
+
+    def patient(self) -> bool:
+        """Whether a queue that does not answer is worth waiting for: it has lately, or was not asked yet."""
+        daemon = self._daemon
+        return not self._asked or daemon.clock() - max(daemon.jobs_at, daemon.board.answered("queue")) < _GIVEN_UP_S
 
     def _ask(self, name: str, work: Callable[[], None], pauses: Backoff) -> float:
         try:

@@ -172,22 +172,55 @@ def slot_of(ad: Any) -> Slot:
         value = _number(ad, plain) if value is None else value
         if value is not None:
             offers[key] = value
+    free = {key: _number(ad, plain) or 0.0 for key, _, plain in _TOTALS}
+    if not ad.get("PartitionableSlot") and str(ad.get("State", "Unclaimed")) != "Unclaimed":
+        free = dict.fromkeys(free, 0.0)
     for key, _, plain in _TOTALS:
         if key in offers and plain != "GPUs":
             ad[plain] = offers[key]
-    return Slot(str(ad.get("Name", "")), str(ad.get("Machine", "")), offers, ad)
+    return Slot(str(ad.get("Name", "")), str(ad.get("Machine", "")), offers, ad, free, _text(ad, "Start")[:300])
+
+
+_prepared: dict[tuple[str, int], Any] = {}  # (requirement, job's ad) -> the ad with that requirement alone, and the ad
+
+
+def _with_requirement(requirement: str, job: Any) -> Any:
+    """One job is compared with thousands of slots: its ad is made ready once."""
+    import classad2
+
+    known = _prepared.get((requirement, id(job)))
+    if known is not None and known[1] is job:
+        return known[0]
+    if len(_prepared) > 200:
+        _prepared.clear()
+    mine = classad2.ClassAd(str(job))
+    mine["Requirements"] = classad2.ExprTree(requirement)
+    _prepared[requirement, id(job)] = (mine, job)
+    return mine
 
 
 def evaluate(requirement: str, job: Any, slot: Any) -> bool | None:
     """Whether a part of a job's requirements holds on a slot; None when that cannot be told."""
     try:
-        import classad2
-
-        mine = classad2.ClassAd(str(job))
-        mine["Requirements"] = classad2.ExprTree(requirement)
-        return bool(slot.matches(mine))
+        return bool(slot.matches(_with_requirement(requirement, job)))
     except Exception:  # noqa: BLE001 - no bindings here, or an expression they do not know
         return None
 
 
-__all__ = ["PROJECTION", "Condor", "conjuncts", "constraint", "evaluate", "jobs_of", "slot_of"]
+def accepts(job: Any, slot: Any) -> bool | None:
+    """Whether a slot's START takes a job; None when that cannot be told: START may ask for what is not in the query."""
+    try:
+        import classad2
+
+        start = slot.lookup("Start")
+        wanted = {str(name).rpartition(".")[2].lower() for name in slot.externalRefs(start)}
+        if not wanted <= {name.lower() for name in PROJECTION}:
+            return None
+        policy = classad2.ClassAd(str(slot))
+        policy["Requirements"] = start
+        return bool(job.matches(policy))
+    except Exception:  # noqa: BLE001 - no bindings here, or a slot that does not tell its policy
+        return None
+
+
+__all__ = ["PROJECTION", "Condor", "accepts", "conjuncts", "constraint", "evaluate", "jobs_of", "slot_of"]

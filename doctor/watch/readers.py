@@ -86,7 +86,8 @@ class Readers:
             summary = follower.summary() if turn.incidents else None
             daemon.writer.turn(key, summary, turn)
         if turn.incidents or turn.ended is not None or turn.resolved:
-            daemon.healer.wanted(key, at_once=turn.ended is not None or any(self._urgent(one) for one in turn.incidents))
+            soon = turn.ended is not None or any(self._urgent(one) for one in turn.incidents)
+            daemon.healer.wanted(key, at_once=soon, urgent=turn.urgent)
         elif turn.lines:
             daemon.healer.news(key)
         return turn.more

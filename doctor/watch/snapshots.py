@@ -46,10 +46,14 @@ class Slot:
     machine: str
     offers: dict[str, float]  # cpus, memory_mb, disk_kb, gpus
     ad: Any = None
+    free: dict[str, float] | None = None  # the same as it is left now, nothing where a job has the slot; None: not known
+    start: str = ""  # the expression that says which jobs it takes
 
 
 #: (requirement, job's ad, slot's ad) -> True, False, or None when it cannot be told
 Evaluate = Callable[[str, Any, Any], bool | None]
+#: (job's ad, slot's ad) -> whether the slot's own policy (START) takes the job; None when it cannot be told
+Accepts = Callable[[Any, Any], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,12 @@ class Waiting:
     planned: bool  # there is a DAG inside
     moved: float = 0.0  # when anything inside last moved
     inside_active: bool = False  # its DAGMan job is in the queue
+    seen: float = 0.0  # when its DAGMan was last seen in the queue at work: the logs tell of its end later than the queue
+
+    @property
+    def going(self) -> bool:
+        """Its DAGMan is in the queue and has logged something: what goes on inside is seen like the rest of the run."""
+        return self.inside_active and self.moved > 0 and not self.state.startswith("PRE_SCRIPT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +103,21 @@ class RunPicture:
     failed: int = 0
     begun: float = 0.0
     in_queue: bool | None = None  # its DAGMan job is in the queue; None: the queue is not known
+    absent_s: float = 0.0  # for how long it has been out of the queue, and no log has moved
+    removed_by: str = ""  # what the log of the DAGMan job says of its removal, looked up when it is gone
     dagman_held: str = ""  # reason why the DAGMan job itself is held
     halted: bool = False
+    untold: tuple[str, int | None, str] | None = None  # file, line and text of what DAGMan did and monitord did not tell
     transfers: tuple[Transfer, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     evictions: dict[str, int] = field(default_factory=dict)  # DAG node -> evictions, disconnects and shadow exceptions
+    last_words: dict[str, tuple[str, int | None, str]] = field(default_factory=dict)  # of those: file, line and text of the latest event
+    log: str = ""  # HTCondor's event log of the run
     outputs: frozenset[str] = frozenset()  # where its stage-out jobs write (URLs)
     fingerprints: dict[str, tuple[float, ...]] = field(default_factory=dict)  # incident -> when its jobs failed, newest last
-    host_failures: dict[str, int] = field(default_factory=dict)
+    host_failures: dict[str, int] = field(default_factory=dict)  # host -> jobs whose latest attempt failed there
     host_successes: dict[str, int] = field(default_factory=dict)
+    host_lost: dict[str, tuple[str, ...]] = field(default_factory=dict)  # host -> jobs that failed there and succeeded on others
     cleanup: bool = True  # the workflow has clean-up jobs
 
 
@@ -120,6 +136,9 @@ class Disk:
     inode_falling: float = 0.0
     growing: tuple[tuple[str, float], ...] = ()  # folders by growth in bytes per second, fastest first
     quota: bool = False
+    looks: int = 2  # how often the folders were measured, as far as it matters: growth takes two looks
+    total: float = float("inf")  # bytes of the file system
+    whole: bool = True  # no folder was too large to be measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +158,4 @@ class Detection:
     subject: str = ""
     params: dict[str, Any] = field(default_factory=dict)  # for the remedies of the cause
     halt: bool = False  # stop submitting before the rest burns
+    repairable: bool = True  # the remedies of the cause fit; else there is only advice

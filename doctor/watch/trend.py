@@ -51,5 +51,10 @@ class Series:
                 return
         self.points.append((when, value))
 
+    def falls(self, least: int = 3) -> bool:
+        """Whether most of it goes down by what is known so far: not yet a trend, but a reason to look closer."""
+        found = theil_sen(list(self.points), least)
+        return found is not None and found.slope < 0 and found.falling >= 0.8
+
     def trend(self) -> Trend | None:
         return theil_sen(list(self.points))

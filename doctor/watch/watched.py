@@ -36,6 +36,11 @@ class Watched:
     turns: int = 0  # since `counted`, for the pace
     counted: float = 0.0
     over: bool = False
+    told: dict[str, tuple[str, float]] = field(default_factory=dict)  # live incident -> its text, and when it was written
+    ran: float = 0.0  # when a job of it was last seen to run in the queue
+    busy: float = 0.0  # when its idle jobs were last seen to wait for slots that others have
+    burning: set[str] = field(default_factory=set)  # fingerprints that hit so many jobs that the workflow is to be halted
+    nodes: tuple[tuple[str, int], ...] = ()  # execute nodes under suspicion when they were last looked at
 
 
 @dataclass

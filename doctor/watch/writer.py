@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from doctor.errors import DoctorError
 from doctor.model import Incident, RunSummary
+from doctor.statedir import Damaged, StoreError
 from doctor.store import Store
-from doctor.watch.follow import Seen, Turn
 from doctor.watch.tail import Mark
+from doctor.watch.turn import Seen, Turn
 
 log = logging.getLogger(__name__)
 
 _BOUND = 5_000  # incidents and diagnosed jobs that may wait
 _LAZY_S = 1.0  # offsets alone may wait so long: lines that led to nothing are simply read again
-Change = Callable[[Store], None]
+Change = Callable[[Store], object]
 
 
 @dataclass(slots=True)
@@ -59,11 +59,21 @@ class Writer:
         self.written = 0
         self.batches = 0
         self.last_good = 0.0
-        self.observed: Callable[[str, Incident], None] = lambda run, incident: None
+        self.damaged: Callable[[str], None] = lambda why: None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._thread = threading.Thread(target=self._guarded, name="writer", daemon=True)
         self._thread.start()
+
+    def _guarded(self) -> None:
+        """A fault of the thread's own is recorded, and it goes on."""
+        while True:
+            try:
+                return self._work()
+            except Exception as bug:
+                log.exception("fault in the writer")
+                self.problem = f"internal error: {type(bug).__name__}: {bug}"
+                time.sleep(1.0)
 
     # -- handing in -----------------------------------------------------------------------------------
 
@@ -161,45 +171,63 @@ class Writer:
             self._urgent = sum(one.urgent for one in self._runs.values())
 
     def _write(self, runs: dict[str, _Waiting], changes: list[Change]) -> bool:
+        """Write all, or nothing; whether it is done with."""
         try:
-            news: list[tuple[str, Incident]] = []
             with self.store.batch():
                 for run, waiting in runs.items():
-                    self._write_run(run, waiting, news)
+                    self._write_run(run, waiting)
                 for change in changes:
                     change(self.store)
-            for run, incident in news:
-                self.observed(run, incident)
-        except DoctorError as problem:  # locked, full, damaged
-            if self.problem != str(problem):
-                log.error("the state cannot be written, will be tried again: %s", problem)
-            self.problem = str(problem)
-            return False
-        except Exception:
+        except Exception as problem:
+            if _passing(problem):
+                return self._not_now(problem)
             log.exception("a batch could not be written; its parts are tried one by one")
-            self._one_by_one(runs, changes)
+            if not self._one_by_one(runs, changes):
+                return False
         self.batches += 1
         self.written += sum(one.urgent for one in runs.values())
         self.last_good = time.time()
         return True
 
-    def _one_by_one(self, runs: dict[str, _Waiting], changes: list[Change]) -> None:
-        """One run's fault never stops another: what cannot be written alone is dropped with a message."""
-        parts: list[Change] = [lambda store, r=run, w=waiting: self._write_run(r, w, []) for run, waiting in runs.items()]  # type: ignore[misc]
-        for part in [*parts, *changes]:
-            try:
-                with self.store.batch():
-                    part(self.store)
-            except Exception:
-                log.exception("dropped: it can never be written")
+    def _not_now(self, problem: Exception) -> bool:
+        if self.problem != str(problem):
+            log.error("the state cannot be written, will be tried again: %s", problem)
+        self.problem = str(problem)
+        if isinstance(problem, Damaged):
+            self.damaged(str(problem))
+        return False
 
-    def _write_run(self, run: str, waiting: _Waiting, news: list[tuple[str, Incident]]) -> None:
+    def _one_by_one(self, runs: dict[str, _Waiting], changes: list[Change]) -> bool:
+        """One run's fault never stops another: what cannot be written alone is dropped with a message.
+
+        What is done with is taken out of both. False when the store cannot be written just now.
+        """
+        for run in list(runs):
+            if not self._alone(lambda store, run=run: self._write_run(run, runs[run])):  # type: ignore[misc]
+                return False
+            del runs[run]
+        while changes:
+            if not self._alone(changes[0]):
+                return False
+            del changes[0]
+        return True
+
+    def _alone(self, part: Change) -> bool:
+        try:
+            with self.store.batch():
+                part(self.store)
+        except Exception as problem:
+            if _passing(problem):
+                return self._not_now(problem)
+            log.exception("dropped: it can never be written")
+        return True
+
+    def _write_run(self, run: str, waiting: _Waiting) -> None:
         store = self.store
         if waiting.summary is not None and (waiting.incidents or store.run(run) is None):
             store.see_run(waiting.summary)
         for incident in waiting.incidents.values():
-            if store.observe(run, incident):
-                news.append((run, incident))
+            store.observe(run, incident)
         for fingerprint in waiting.resolved:
             store.passed(run, fingerprint, "a later attempt of its jobs succeeded by itself")
         if waiting.seen:
@@ -216,6 +244,11 @@ class Writer:
             self._thread.join(timeout)
 
 
+def _passing(problem: Exception) -> bool:
+    """Locked, full, out of reach, or damaged: no fault of what is to be written."""
+    return isinstance(problem, StoreError) and isinstance(problem.__cause__, (sqlite3.Error, OSError))
+
+
 def load_marks(store: Store, run: str) -> dict[str, Mark]:
     """The offsets of a run as an earlier process left them; unreadable ones are left out."""
     found = {}
@@ -225,7 +258,3 @@ def load_marks(store: Store, run: str) -> dict[str, Mark]:
         except (ValueError, TypeError):
             continue
     return found
-
-
-def state_folder(store: Store) -> Path:
-    return store.folder

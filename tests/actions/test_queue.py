@@ -41,25 +41,14 @@ class Tools:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Any]:
-    from tests.pool.packages import PoolUnavailable
-    from tests.pool.pool import Pool
-
-    started = None
-    try:
-        found = Pool.attach()
-        if found is None:
-            found = started = Pool().start()
-    except (PoolUnavailable, OSError) as problem:
-        pytest.skip(f"no pool: {problem}")
+def pool(pool: Any) -> Iterator[Any]:
+    """The session's pool, to which HTCondor's library in this process talks."""
     import htcondor2
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONDOR_CONFIG", str(found.config))
+        patch.setenv("CONDOR_CONFIG", str(pool.config))
         htcondor2.reload_config()
-        yield found
-    if started is not None:
-        started.stop()
+        yield pool
 
 
 @pytest.fixture

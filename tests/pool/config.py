@@ -86,13 +86,40 @@ MAX_SCHEDD_LOG = 20 Mb
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """What a test may choose about its pool; the resources of the one node are made up.
+    """What a test may choose about its pool; the resources of a node are made up.
 
-    A planned Pegasus job asks for 2 GB of memory and 5 GB of disk unless told otherwise.
+    A planned Pegasus job asks for 2 GB of memory and 5 GB of disk unless told otherwise. `nodes` are further
+    execute nodes on this machine, each by its host name with the settings that it has for itself.
     """
 
     cpus: int = 16
     memory_mb: int = 65536
     disk_kb: int = 1_000_000_000
     extra: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     start_seconds: float = 90.0
+
+    def node_lines(self) -> list[str]:
+        """The configuration of the further nodes: one startd each, all below the one master.
+
+        A daemon's host name is settled before it reads what is set for its local name alone, so a node gets its
+        name, like everything else of its own, through the environment of its startd.
+        """
+        rows = []
+        for name, own in self.nodes.items():
+            mark = name.partition(".")[0].upper()
+            settings = {"NETWORK_HOSTNAME": name, "EXECUTE": f"$(LOCAL_DIR)/{execute_folder(name)}", **own}
+            words = " ".join(f"_CONDOR_{key}='{value}'" for key, value in settings.items())
+            rows += [
+                f"DAEMON_LIST = $(DAEMON_LIST) STARTD_{mark}",
+                f"STARTD_{mark} = $(STARTD)",
+                f"STARTD_{mark}_ARGS = -local-name {mark}",
+                f'STARTD_{mark}_ENVIRONMENT = "{words}"',
+                f"STARTD.{mark}.STARTD_LOG = $(LOG)/StartLog.{mark}",
+            ]
+        return rows
+
+
+def execute_folder(node: str) -> str:
+    """Where the jobs of a further node run, below the pool's local folder."""
+    return f"execute-{node.partition('.')[0]}"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from .config import TEMPLATE, PoolSettings
+from .config import TEMPLATE, PoolSettings, execute_folder
 from .packages import Installation, PoolUnavailable, cache_folder, find_htcondor, run
 from .processes import born, descendants, gone, send
 
@@ -63,7 +63,7 @@ class Pool:
     # -- life -----------------------------------------------------------------------------
 
     def start(self) -> Pool:
-        """Starts the daemons and waits until the pool offers a slot."""
+        """Starts the daemons and waits until every node of the pool offers a slot."""
         if self.master_pid():
             return self
         if os.geteuid() == 0:
@@ -111,6 +111,10 @@ class Pool:
 
     # -- use ------------------------------------------------------------------------------
 
+    def execute(self, node: str) -> Path:
+        """Where the jobs of a further node run."""
+        return self.folder / "local" / execute_folder(node)
+
     @property
     def config(self) -> Path:
         return self.folder / "condor_config"
@@ -149,7 +153,7 @@ class Pool:
     def _lay_out(self) -> None:
         local = self.folder / "local"
         shutil.rmtree(local, ignore_errors=True)
-        for name in ("log", "spool", "execute", "lock", "run"):
+        for name in ("log", "spool", "execute", "lock", "run", *map(execute_folder, self.settings.nodes)):
             (local / name).mkdir(parents=True)
         self.folder.chmod(0o755)
         identity, daemon_user = "", os.environ.get("USER", JOB_USER)
@@ -169,7 +173,7 @@ class Pool:
             cpus=self.settings.cpus,
             memory_mb=self.settings.memory_mb,
             disk_kb=self.settings.disk_kb,
-            extra="\n".join(f"{k} = {v}" for k, v in self.settings.extra.items()),
+            extra="\n".join([*(f"{k} = {v}" for k, v in self.settings.extra.items()), *self.settings.node_lines()]),
         )
         self.config.write_text(text, encoding="utf-8")
 
@@ -183,9 +187,9 @@ class Pool:
             try:
                 slots = self.condor("condor_status", "-af", "Name", seconds=20)
                 schedds = self.condor("condor_status", "-schedd", "-af", "Name", seconds=20)
-                if slots.strip() and schedds.strip():
+                if len(slots.split()) > len(self.settings.nodes) and schedds.strip():
                     return
-                why = "no slot yet" if schedds.strip() else "no schedd yet"
+                why = f"{len(slots.split())} slots" if schedds.strip() else "no schedd yet"
             except PoolUnavailable as error:
                 why = str(error)
             time.sleep(1)

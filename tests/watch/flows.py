@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.builder import EPOCH, Builder, record
@@ -64,12 +65,33 @@ class Flow:
 
 
 def start_daemon(
-    state: Path, folder: Path, runs: list[Path], healers: int = 0, extra: str = "", policy: Path | None = None
+    state: Path,
+    folder: Path,
+    runs: list[Path],
+    healers: int = 0,
+    extra: str = "",
+    policy: Path | None = None,
+    free_space_mb: int = 1,
+    prefix: Sequence[str] = (),
+    folders: str = "",
 ) -> subprocess.Popen[bytes]:
-    """The daemon as a process of its own, on the named runs alone."""
+    """The daemon as a process of its own, on the named runs alone, or on those in ``folders``."""
     config = folder / "config.toml"
-    config.write_text(CONFIG.format(healers=healers) + extra)
-    argv = [sys.executable, "-m", "doctor", "watch", "--only", "--state", str(state), "--config", str(config)]
+    config.write_text(CONFIG.format(healers=healers).replace("free_space_mb = 1", f"free_space_mb = {free_space_mb}") + extra)
+    if folders:
+        config.write_text(config.read_text().replace("[discovery]", f'[discovery]\nfolders = ["{folders}"]'))
+    argv = [
+        *prefix,
+        sys.executable,
+        "-m",
+        "doctor",
+        "watch",
+        *(() if folders else ("--only",)),
+        "--state",
+        str(state),
+        "--config",
+        str(config),
+    ]
     argv += ["--policy", str(policy)] if policy else []
     log = (folder / "daemon.log").open("ab")
     env = {**os.environ, "CONDOR_CONFIG": os.environ.get("CONDOR_CONFIG", "/dev/null")}

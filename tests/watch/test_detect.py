@@ -9,7 +9,7 @@ import pytest
 from doctor.diagnose.matcher import Matcher
 from doctor.watch import detect
 from doctor.watch.incidents import incident_of
-from doctor.watch.match import conjuncts, unmatchable, why
+from doctor.watch.match import Outlook, conjuncts, outlook, unmatchable, why
 from doctor.watch.snapshots import HELD, IDLE, RUNNING, Disk, QueueJob, RunPicture, Slot, Transfer, Waiting
 
 NOW = 1_000_000.0
@@ -39,10 +39,27 @@ def test_held_is_seen_in_the_queue_before_any_log_tells() -> None:
 def test_dagman_held_and_gone() -> None:
     assert detect.dagman_held(replace(RUN, dagman_held="via condor_hold (by user sci)"))
     assert not detect.dagman_held(RUN)
-    assert detect.gone(replace(RUN, in_queue=False, moved=NOW - 300), NOW)
-    assert not detect.gone(replace(RUN, in_queue=None, moved=NOW - 300), NOW), "an unknown queue proves nothing"
-    assert not detect.gone(replace(RUN, in_queue=False, moved=NOW - 5), NOW), "it may just be ending"
-    assert not detect.gone(replace(RUN, in_queue=False, moved=NOW - 300, ended=True), NOW)
+    absent = replace(RUN, in_queue=False, absent_s=300)
+    assert detect.gone(absent)
+    assert not detect.gone(replace(absent, in_queue=None)), "an unknown queue proves nothing"
+    assert not detect.gone(replace(absent, absent_s=5)), "it may just be ending"
+    assert not detect.gone(replace(absent, ended=True))
+
+
+def test_a_dagman_that_was_held_or_removed_by_a_person_did_not_fail() -> None:
+    (found,) = detect.dagman_held(replace(RUN, dagman_held="via condor_hold (by user sci)"), lambda _: "policy/held-by-user")
+    assert found.cause == "policy/held-by-user"
+    assert detect.dagman_held(replace(RUN, dagman_held="no space on spool"))[0].cause == "infrastructure/dagman-failed"
+    (found,) = detect.gone(replace(RUN, in_queue=False, absent_s=300, removed_by="via condor_rm -forcex (by user sci)"))
+    assert found.cause == "policy/workflow-removed" and "condor_rm" in found.summary
+
+
+def test_monitord_gone() -> None:
+    silent = replace(RUN, untold=("demo-0.dag.dagman.out", 12, "POST Script of node step_1 failed with status 1"))
+    (found,) = detect.monitord_gone(silent)
+    assert found.cause == "infrastructure/monitord-failed" and found.evidence == (silent.untold,)
+    assert not detect.monitord_gone(RUN)
+    assert not detect.monitord_gone(replace(silent, ended=True)), "told with the run's end"
 
 
 # -- unmatchable --------------------------------------------------------------------------------------
@@ -81,6 +98,31 @@ def test_a_busy_pool_a_fresh_job_and_an_empty_pool_are_no_reason() -> None:
     assert unmatchable("/runs/a", [large], [], evaluate, NOW) == []
 
 
+@pytest.mark.parametrize(
+    ("free", "takes", "what", "text"),
+    [
+        ({"cpus": 16, "memory_mb": 64_000}, True, "room", "slot1@big"),
+        ({"cpus": 16, "memory_mb": 64_000}, None, "room", "START = TARGET.Vip"),
+        ({"cpus": 0, "memory_mb": 10}, True, "busy", ""),
+        (None, True, "busy", ""),
+        ({"cpus": 16, "memory_mb": 64_000}, False, "refused", "START of slot1@big is TARGET.Vip"),
+    ],
+)
+def test_what_the_pool_holds_for_a_job_that_waits(free: dict[str, float] | None, takes: bool | None, what: str, text: str) -> None:
+    slot = replace(SLOT, free=free, start="TARGET.Vip")
+    found = outlook([replace(JOB, requests={"cpus": 4, "memory_mb": 1000})], [slot], evaluate, lambda job, slot: takes)
+    assert found.what == what and text in found.text
+
+
+def test_an_outlook_needs_a_slot_that_fits_and_takes_the_best_of_all_jobs() -> None:
+    large, small = replace(JOB, requests={"memory_mb": 999_999}), replace(JOB, id="8.0", requests={"cpus": 1})
+    full, empty = replace(SLOT, free={"cpus": 0}), replace(SLOT, name="slot1@other", free={"cpus": 16})
+    assert outlook([large], [full], evaluate, lambda job, slot: True).what == ""
+    assert outlook([large, small], [full], evaluate, lambda job, slot: True).what == "busy"
+    assert outlook([small], [full, empty], evaluate, lambda job, slot: True).text.startswith("slot1@other")
+    assert outlook([small], [], evaluate, lambda job, slot: True).what == ""
+
+
 def test_many_jobs_with_one_reason_are_one_detection() -> None:
     jobs = [replace(JOB, id=f"{n}.0", node=f"step_{n}", requests={"cpus": 99}) for n in range(50)]
     found = unmatchable("/runs/a", jobs, [SLOT], evaluate, NOW)
@@ -108,10 +150,30 @@ def test_transfer_of_a_missing_source() -> None:
 
 def test_stalled_says_why() -> None:
     quiet = replace(RUN, moved=NOW - 7200)
-    assert "1 jobs wait" in detect.stalled(quiet, [JOB], NOW)[0].summary
-    assert "all 1 jobs in the queue are held" in detect.stalled(quiet, [replace(JOB, status=HELD)], NOW)[0].summary
+    assert "1 job waits" in detect.stalled(quiet, [JOB], NOW)[0].summary
+    assert "the only job in the queue is held" in detect.stalled(quiet, [replace(JOB, status=HELD)], NOW)[0].summary
     assert "halt" in detect.stalled(replace(quiet, halted=True), [], NOW)[0].summary
     assert "submitted nothing" in detect.stalled(quiet, [], NOW)[0].summary
+
+
+def test_a_busy_pool_is_no_stall_and_other_reasons_are_told() -> None:
+    quiet = replace(RUN, moved=NOW - 7200)
+    assert not detect.stalled(quiet, [JOB], NOW, pool=Outlook("busy"), busy=NOW)
+    assert not detect.stalled(quiet, [JOB], NOW, pool=Outlook("room", "slot1@big fits"), busy=NOW - 600), "it was busy a moment ago"
+    assert "slot1@big fits" in detect.stalled(quiet, [JOB], NOW, pool=Outlook("room", "slot1@big fits"), busy=NOW - 1000)[0].summary
+    assert "START of x" in detect.stalled(quiet, [JOB], NOW, pool=Outlook("refused", "START of x"))[0].summary
+    assert "halt" in detect.stalled(replace(quiet, halted=True), [JOB], NOW, pool=Outlook("busy"), busy=NOW)[0].summary
+    assert "POST script" in detect.stalled(replace(quiet, running=1), [], NOW)[0].summary
+    assert not detect.stalled(quiet, [], NOW, ran=NOW - 20), "its last job ended a moment ago; the logs will tell"
+
+
+def test_a_sub_workflow_that_goes_does_not_hide_a_stall() -> None:
+    quiet = replace(RUN, moved=NOW - 7200)
+    going = Waiting("pegasus-plan_x", "EXECUTE", NOW - 9000, planned=True, moved=NOW - 7200, inside_active=True)
+    assert detect.stalled(replace(quiet, waiting=(going,)), [JOB], NOW)
+    assert not detect.stalled(replace(quiet, waiting=(replace(going, state="PRE_SCRIPT_STARTED"),)), [], NOW), "it is being planned"
+    assert not detect.waiting_sub_workflows(replace(quiet, waiting=(going,)), NOW)
+    assert not detect.waiting_sub_workflows(replace(quiet, in_queue=None, waiting=(replace(going, inside_active=False),)), NOW)
 
 
 def test_a_long_job_a_short_pause_and_an_unknown_queue_are_no_stall() -> None:
@@ -156,6 +218,14 @@ def test_bad_node() -> None:
     assert detect.bad_nodes(replace(bad, host_successes={})) == [], "everything fails everywhere: no node's fault"
 
 
+def test_a_node_whose_jobs_were_all_repeated_elsewhere() -> None:
+    eaten = replace(RUN, host_lost={"n13": ("a", "b", "c"), "n2": ("d",)}, host_successes={"n1": 9})
+    (found,) = detect.eaten_by_nodes(eaten)
+    assert found.host == "n13" and found.cause == "infrastructure/bad-node" and not found.repairable
+    assert not detect.eaten_by_nodes(replace(eaten, host_successes={"n1": 9, "n13": 1}))
+    assert not detect.eaten_by_nodes(replace(eaten, ended=True))
+
+
 # -- two runs -------------------------------------------------------------------------------------------
 
 
@@ -183,6 +253,18 @@ def test_a_disk_that_will_be_full_before_the_run_ends() -> None:
     assert detect.disk_full(RUN, [replace(DISK, quota=True)], NOW)[0].cause == "disk/quota-exceeded"
     inodes = replace(DISK, slope=0, falling=0, inodes=1e5, inode_slope=-1e3, inode_falling=1.0)
     assert "inodes left" in detect.disk_full(RUN, [inodes], NOW)[0].explanation
+
+
+def test_what_fills_a_disk_is_not_always_this_run() -> None:
+    without = replace(RUN, cleanup=False)
+    foreign = replace(DISK, growing=(("/scratch/a", 1e6),))
+    told = detect.disk_full(without, [foreign], NOW)[0]
+    assert told.cause == "disk/scratch-full" and "none of this run's folders" in told.explanation
+    assert detect.disk_full(without, [replace(foreign, whole=False)], NOW)[0].cause == "disk/cleanup-disabled", "that cannot be told"
+    assert not detect.disk_full(without, [replace(DISK, looks=1, growing=())], NOW), "one more look tells which folder grows"
+    assert not detect.disk_full(replace(RUN, done=99), [replace(DISK, free=8 << 20, total=64 << 20, slope=0, falling=0)], NOW), (
+        "a small disk is not full yet"
+    )
 
 
 def test_a_disk_that_lasts_a_saw_tooth_and_a_short_look_are_no_forecast() -> None:

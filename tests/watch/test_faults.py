@@ -25,10 +25,10 @@ from doctor.watch.backoff import Backoff
 from doctor.watch.config import load_config
 from doctor.watch.daemon import Daemon
 from doctor.watch.follow import Follower
-from doctor.watch.notify import Notifier
 from doctor.watch.observe import file_system
 from doctor.watch.opening import MARK, open_store
 from doctor.watch.ready import Ready
+from doctor.watch.snapshots import HELD, QueueJob
 from doctor.watch.trend import Series, theil_sen
 from tests.watch.flows import CONFIG, Flow, start_daemon, until
 
@@ -238,10 +238,11 @@ def test_one_runs_fault_is_its_own(running: tuple[Daemon, Flow, Path], monkeypat
 def test_one_detections_fault_is_its_own(running: tuple[Daemon, Flow, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The others still look, what they saw before is not taken for over, and the fault has a name."""
     daemon, flow, _ = running
-    flow.write(f"{int(time.time()) - 600} INTERNAL *** DAGMAN_STARTED 7.0 ***")
     watched = next(iter(daemon.runs.values()))
     assert until(lambda: watched.follower is not None and watched.follower.rounds > 0, 10)
-    daemon.jobs_at = daemon.clock()  # the queue is known, and DAGMan is not in it
+    place = str(flow.folder.resolve())
+    daemon.jobs = (QueueJob("7.0", HELD, run=place, workflow=place, is_dagman=True, hold_reason="by a person"),)
+    daemon.jobs_at = daemon.clock()
     daemon.lookout.look()
     assert len(watched.live) == 1
 
@@ -249,52 +250,13 @@ def test_one_detections_fault_is_its_own(running: tuple[Daemon, Flow, Path], mon
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(detect, "stalled", broken)
-        patch.setattr(detect, "gone", lambda *_: [])
+        patch.setattr(detect, "dagman_held", broken)
         for _ in range(5):
-            with pytest.raises(DoctorError, match="detection stalled: ZeroDivisionError: a bug"):
+            with pytest.raises(DoctorError, match="detection dagman_held: ZeroDivisionError: a bug"):
                 daemon.lookout.look()
     assert len(watched.live) == 1
     daemon.lookout.look()
     assert len(watched.live) == 1
-
-
-def test_notifications_are_bounded_and_never_block() -> None:
-    settings = load_config().notify.model_copy(update={"urls": ["json://example"], "per_hour": 2})
-    hang = threading.Event()
-    notifier = Notifier(settings, send=lambda urls, title, body: hang.wait(5) or True)
-    rows = [
-        {
-            "event": "opened",
-            "text": f"n{n}",
-            "run": "r",
-            "incident": f"i{n}",
-            "label": "x",
-            "summary": "s",
-            "cause": "c",
-            "submit_dir": "/r",
-        }
-        for n in range(50)
-    ]
-    notifier.start()
-    begun = time.monotonic()
-    notifier.offer(rows)
-    assert time.monotonic() - begun < 0.5
-    assert len(notifier._queue) <= 2 and len(notifier._held_back) == 48
-    hang.set()
-    notifier.stop()
-
-
-def test_a_notifier_that_fails_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    settings = load_config().notify.model_copy(update={"urls": ["json://example"]})
-
-    def refuse(urls: list[str], title: str, body: str) -> bool:
-        raise ConnectionError("no route")
-
-    notifier = Notifier(settings, send=refuse)
-    notifier._stop = True  # one try only
-    notifier._deliver("t", "b")
-    assert "no route" in notifier.problem
 
 
 def test_network_file_systems_are_polled() -> None:
@@ -346,16 +308,6 @@ def test_two_daemons_on_one_state_directory(tmp_path: Path) -> None:
     finally:
         first.send_signal(signal.SIGTERM)
         assert first.wait(5) == 0
-
-
-def test_metrics_on_the_loopback(tmp_path: Path, matcher: Matcher) -> None:
-    pytest.importorskip("prometheus_client")
-    from doctor.watch.metrics import Collector
-
-    (tmp_path / "config.toml").write_text(CONFIG.format(healers=0))
-    daemon = make(tmp_path, matcher, [])
-    names = {family.name for family in Collector(daemon).collect()}
-    assert {"pegasus_doctor_lines", "pegasus_doctor_runs", "pegasus_doctor_source_ok"} <= names
 
 
 __all__ = ["Incident"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from doctor.statedir import run_key
-from doctor.store import Store
 from tests.pool.flow import Flow, Task
-from tests.pool.live import Doctor, Live, give, settle, user_folder
-from tests.pool.packages import PoolUnavailable
+from tests.pool.live import Live, give, settle, user_folder
 from tests.pool.pool import Pool
 from tests.watch.flows import until
+from tests.watch.live_daemon import LiveDaemon
 
 GOOD = "#!/bin/sh\nsleep ${2:-1}\necho result > $1\n"
 CONFIG = """
@@ -40,68 +35,13 @@ POLICY = 'mode = "act"\n[caps]\nmemory_mb = 1024\n[rescue]\nback_off_s = 1\n[ver
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    try:
-        running = Pool.attach()
-        if running is not None:
-            yield running
-            return
-        with Pool() as mine:
-            yield mine
-    except PoolUnavailable as reason:
-        pytest.skip(f"no HTCondor pool: {reason}")
-
-
-@pytest.fixture(scope="module")
 def base() -> Path:
     return user_folder("watch-")
 
 
-class Service:
-    """The daemon, run by the user who submits jobs."""
-
-    def __init__(self, pool: Pool, base: Path) -> None:
-        self.doctor = Doctor(pool, base)
-        self.state = base / "state"
-        (base / "config.toml").write_text(CONFIG)
-        (base / "policy.toml").write_text(POLICY)
-        self.state.mkdir(mode=0o700)
-        give(base)
-        words = ["-m", "doctor", "watch", "--state", str(self.state), "--config", str(base / "config.toml")]
-        self.log = (base / "daemon.log").open("ab")
-        home = str(pool_home())
-        command = self.doctor.command([*words, "--policy", str(base / "policy.toml")])
-        at = command.index("env", command.index("-i"))
-        command[at + 1 : at + 1] = [f"PATH={home}/bin:{pool.environment({})['PATH']}"]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, cwd=base)
-
-    def incidents(self, live: Live) -> dict[str, str]:
-        """Cause -> state."""
-        if not (self.state / "doctor.db").exists():
-            return {}
-        store = Store(self.state, time.time)
-        try:
-            return {row.incident.diagnosis.cause: row.stage.value for row in store.incidents(run_key(str(live.run)))}
-        finally:
-            store.close()
-
-    def stop(self) -> float:
-        begun = time.monotonic()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(10)
-        return time.monotonic() - begun
-
-
-def pool_home() -> Path:
-    from tests.pool.toolbox import toolbox
-
-    return toolbox()
-
-
 @pytest.fixture(scope="module")
-def service(pool: Pool, base: Path) -> Iterator[Service]:
-    service = Service(pool, base)
+def service(pool: Pool, base: Path) -> Iterator[LiveDaemon]:
+    service = LiveDaemon(pool, base, CONFIG, POLICY)
     yield service
     took = service.stop()
     assert took < 5, f"a clean stop took {took:.1f} s"
@@ -132,7 +72,7 @@ def remove_input(place: Path) -> None:
     (place / "inputs" / "in.txt").unlink()
 
 
-def test_unattended(pool: Pool, base: Path, service: Service) -> None:
+def test_unattended(pool: Pool, base: Path, service: LiveDaemon) -> None:
     described = flows()
     lives: dict[str, Live] = {}
     for name, flow in described.items():
@@ -158,7 +98,7 @@ def test_unattended(pool: Pool, base: Path, service: Service) -> None:
             live.remove()
 
 
-def test_recovered_unattended(pool: Pool, base: Path, service: Service) -> None:
+def test_recovered_unattended(pool: Pool, base: Path, service: LiveDaemon) -> None:
     """In mode act: a memory hold is cured in the queue, a script with CRLF line ends by a rescue DAG."""
     from tests.e2e.scenarios import RECOVERED
 
@@ -184,7 +124,7 @@ def test_recovered_unattended(pool: Pool, base: Path, service: Service) -> None:
             live.remove()
 
 
-def test_two_runs_that_write_the_same_file(pool: Pool, base: Path, service: Service) -> None:
+def test_two_runs_that_write_the_same_file(pool: Pool, base: Path, service: LiveDaemon) -> None:
     """Both are told while they still run; a third run beside them is not."""
     common = base / "common"
     common.mkdir()
@@ -207,12 +147,12 @@ def test_two_runs_that_write_the_same_file(pool: Pool, base: Path, service: Serv
             live.remove()
 
 
-def facts(service: Service) -> dict[str, Any]:
+def facts(service: LiveDaemon) -> dict[str, Any]:
     _, document = service.doctor.json("status", "--json", "--state", str(service.state))
     return document
 
 
-def test_status_tells_of_the_daemon(service: Service) -> None:
+def test_status_tells_of_the_daemon(service: LiveDaemon) -> None:
     document = facts(service)
     assert document["running"] and {one["name"] for one in document["sources"]} >= {"queue", "discovery", "writer"}
     assert all(one["ok"] for one in document["sources"] if one["name"] in ("queue", "discovery", "writer")), document["sources"]
