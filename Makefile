@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test lint pool bench eval clean
+.PHONY: setup demo test test-pool test-rest lint pool bench eval clean
 
 setup: $(STAMP)
 
@@ -21,7 +21,13 @@ demo: setup  ## diagnose a bundled real failed run (exit code 1 of the doctor: i
 	@$(BIN)/pegasus-doctor analyze --map /data/flows/b03=$(DEMO) $(DEMO)/runs/sci/pegasus/wave/run0001 || test $$? -eq 1
 
 test: setup  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target test-pool test-rest
+
+test-pool: setup
+	$(BIN)/python -m pytest -m pool
+
+test-rest: setup
+	$(BIN)/python -m pytest -m "not pool"
 
 lint: setup  ## style, types and the rule library
 	$(BIN)/ruff format --check .

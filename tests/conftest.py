@@ -24,28 +24,24 @@ settings.register_profile(
 settings.load_profile("doctor")
 
 
-#: Tests on a pool run in one process, one after the other, and begin first: they wait most. All others go by file.
+#: Tests on a pool mostly wait; `make test` runs them beside all others (`-m pool`, `-m "not pool"`).
 POOLS = (
     "tests/e2e/",
-    "tests/watch/test_detections_live.py",
-    "tests/watch/test_live.py",
-    "tests/watch/test_kill_pool.py",
-    "tests/watch/test_watched_replan.py",
-    "tests/watch/test_schedd_down.py",
     "tests/pool/",
     "tests/actions/test_queue.py",
+    "tests/watch/test_detections_live.py",
+    "tests/watch/test_kill_pool.py",
+    "tests/watch/test_live.py",
+    "tests/watch/test_schedd_down.py",
+    "tests/watch/test_watched_replan.py",
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `pytest -n 2 --dist loadgroup` (`make test`)."""
-    keys: dict[pytest.Item, int] = {}
     for item in items:
-        file = item.nodeid.partition("::")[0]
-        place = next((number for number, start in enumerate(POOLS) if file.startswith(start)), len(POOLS))
-        item.add_marker(pytest.mark.xdist_group("pools" if place < len(POOLS) else file))
-        keys[item] = place
-    items.sort(key=keys.__getitem__)
+        if item.nodeid.startswith(POOLS):
+            item.add_marker("pool")
 
 
 @pytest.fixture(scope="session", autouse=True)
