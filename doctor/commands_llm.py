@@ -260,7 +260,7 @@ def _decided(store: Store, incident: str) -> tuple[Diagnosis, str]:
         row = store.incident(incident)
     except DoctorError:
         row = None
-    if row is not None and row.incident.diagnosis.decided_by.startswith("llm:"):
+    if row is not None and row.incident.diagnosis.by_model:
         return row.incident.diagnosis, f"incident {row.id}"
     found = store.llm_answers(row.incident.id if row else incident) if len(incident) >= 4 else []
     for kept in found:

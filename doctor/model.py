@@ -164,6 +164,9 @@ class Candidate:
     why_not: str
 
 
+BY_MODEL = "llm:"  # begins `decided_by` where a model decided
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The verdict on one failed attempt of one job."""
@@ -182,6 +185,11 @@ class Diagnosis:
     message: str = ""  # normalised text that identifies "the same failure again"
     subject: str = ""  # the file, module, host ... that the failure is about
     when: float = 0.0
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model, not a rule or the doctor's code, decided."""
+        return self.decided_by.startswith(BY_MODEL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Consultant:
     def uncertain(self, incident: Incident) -> bool:
         """Whether the rules left it below the configured floor."""
         floor = self.classifier.settings.confidence if self.floor is None else self.floor
-        return incident.diagnosis.confidence < floor and not incident.diagnosis.decided_by.startswith("llm:")
+        return incident.diagnosis.confidence < floor and not incident.diagnosis.by_model
 
     def _one(self, incident: Incident, run: Run, key: str) -> Result:
         told = self._told.get((key, incident.id))

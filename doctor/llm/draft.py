@@ -63,7 +63,7 @@ def draft(diagnosis: Diagnosis, origin: str, names: Sequence[tuple[str, str]] = 
 
     Raises :class:`~doctor.errors.DoctorError` when the model decided nothing here or no line makes a rule.
     """
-    if not diagnosis.decided_by.startswith("llm:"):
+    if not diagnosis.by_model:
         raise DoctorError(f"this was decided by {diagnosis.decided_by}, not by the model; there is nothing to turn into a rule")
     redactor = Redactor(names)
     refused = "its evidence holds no line with words of its own"

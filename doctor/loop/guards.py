@@ -73,7 +73,7 @@ def mode(plan: Plan, incident: Incident, history: History, policy: Policy) -> Gu
 def maturity(plan: Plan, incident: Incident, history: History, policy: Policy) -> GuardAnswer:
     """A draft rule never acts, one in test asks, a stable one may act."""
     by = incident.diagnosis.decided_by
-    if by.startswith("llm:"):
+    if incident.diagnosis.by_model:
         return GuardAnswer("maturity", Decision.ASK, f"{by} is a model's opinion; a person decides")
     if history.maturity == "draft":
         return GuardAnswer("maturity", Decision.DENY, f"{by} is a draft rule: it only reports")

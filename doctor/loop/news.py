@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from doctor.loop.records import IncidentRow
 from doctor.loop.stages import Stage
-from doctor.model import Diagnosis, Incident, JobState
+from doctor.model import Incident, JobState
 from doctor.run.reader import Run
 
 if TYPE_CHECKING:
@@ -39,14 +39,9 @@ def merged(known: Incident, seen: Incident) -> Incident:
     rules: then only the jobs are those that are seen now.
     """
     before, now = known.diagnosis, seen.diagnosis
-    if by_model(before) and not by_model(now) and now.confidence < before.confidence:
+    if before.by_model and not now.by_model and now.confidence < before.confidence:
         return replace(known, jobs=seen.jobs)
     return seen
-
-
-def by_model(diagnosis: Diagnosis) -> bool:
-    """Whether a model, not a rule or the doctor's code, decided."""
-    return diagnosis.decided_by.startswith("llm:")
 
 
 def burst(run: Run, incident: Incident, within_s: float) -> int:

@@ -65,8 +65,7 @@ class Context:
     @property
     def began(self) -> float:
         """When this session was opened."""
-        found = self.seams.store.run(self.key)
-        return float(found["began"]) if found else 0.0
+        return self.seams.store.began(self.key)
 
     @property
     def place(self) -> Path:
@@ -301,13 +300,12 @@ def history(seams: Seams, row: IncidentRow, seen: Look, view: RunView, action: A
     store = seams.store
     run_attempts, _ = store.attempts_of_run(row.run)
     many = len(row.incident.jobs)
-    began = float((store.run(row.run) or {}).get("began", 0.0))
     return guards.History(
         now=seams.clock(),
         attempts=row.attempts,
         run_attempts=run_attempts,
         last_attempt=store.last_attempt(row.id),
-        tried=frozenset(store.tried(row.id, began)),
+        tried=frozenset(store.tried(row.id, store.began(row.run))),
         tried_actions=tuple(store.tried_actions(row.id)),
         maturity=maturity(row.incident, seams.matcher.library),
         roots=seams.policy.roots(seen.run),

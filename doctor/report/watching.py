@@ -11,6 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from doctor.watch.words import duration
+
 _COLOURS = {
     "failed": "red", "escalated": "red", "held": "yellow", "waiting": "yellow", "running": "cyan", "succeeded": "green",
     "recovered": "green", "finished": "green", "removed": "magenta", "open": "red", "verifying": "cyan", "rescuing": "cyan",
@@ -26,10 +28,7 @@ def age(seconds: float | None) -> str:
     """A duration in its largest unit; ``never`` for what never was."""
     if seconds is None or seconds > 10 * 365 * 86_400:
         return "never"
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+    return duration(seconds, least=1)
 
 
 def shown_runs(facts: dict[str, Any], everything: bool) -> list[dict[str, Any]]:

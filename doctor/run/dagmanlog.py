@@ -15,6 +15,7 @@ from pathlib import Path
 from doctor.model import Line
 from doctor.run.files import Files, Text
 
+RESTART = 3  # DAGMan's exit status when its job is held, or HTCondor is to start it again: no end
 _EXIT = re.compile(r"\(condor_DAGMAN\) pid \d+ EXITING WITH STATUS (\d+)")
 _STATUS = re.compile(r"DAG status: (\d+) \((\w+)\)")
 _HELD = re.compile(r"(\d+) job proc\(s\) currently held")

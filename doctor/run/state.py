@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from doctor.model import JobCounts, RunState
+from doctor.run.dagmanlog import RESTART
 from doctor.run.reader import Run
 
 
@@ -43,7 +44,7 @@ def run_state(run: Run, counts: JobCounts) -> tuple[RunState, str]:
         return RunState.REMOVED, f"DAGMan was told to stop and removed its jobs ({where})"
     if exit_status == 2 and log.dag_status in (0, 4) and counts.failed == 0:
         return RunState.REMOVED, f"DAGMan ended with status 2 ({where})"
-    if exit_status == 3:
+    if exit_status == RESTART:
         return RunState.HELD, f"the DAGMan job itself was held or restarted ({where})"
     if exit_status is not None:
         return RunState.FAILED, f"DAGMan ended with status {exit_status} ({where})"

@@ -38,6 +38,11 @@ class Incidents(Base):
         found = self.run(key)
         return int(found["session"]) if found and found["open"] else 0
 
+    def began(self, key: str) -> float:
+        """When the latest session of a run was opened; 0 when none was."""
+        found = self.run(key)
+        return float(found["began"]) if found else 0.0
+
     def begin_session(self, key: str) -> int:
         """Open a session, or go on with the one that is open."""
         with self.batch():

@@ -6,7 +6,7 @@ from typing import Any
 
 from doctor.loop.news import is_news, merged
 from doctor.loop.stages import ENDED, Stage
-from doctor.model import Incident
+from doctor.model import BY_MODEL, Incident
 from doctor.statedir import incident_key
 from doctor.store.incidents import Incidents
 
@@ -33,7 +33,7 @@ class Watching(Incidents):
                 self.open_incident(run, incident, session)
                 return True
             if ended or stage in (Stage.OPEN, Stage.DIAGNOSED):
-                known = self.incident(key).incident if str(row["decided_by"]).startswith("llm:") else incident
+                known = self.incident(key).incident if str(row["decided_by"]).startswith(BY_MODEL) else incident
                 self.refresh(key, merged(known, incident))
             return False
 
@@ -99,8 +99,9 @@ class Watching(Incidents):
             now = self.clock()
             self._db.table("watched").upsert_all(({**row, "updated": now} for row in rows), pk="run")
 
-    def watched(self) -> list[dict[str, Any]]:
-        return self._rows("select * from watched order by submit_dir")
+    def watched(self, run: str | None = None) -> list[dict[str, Any]]:
+        """What ``status`` shows of all runs, or of one."""
+        return self._rows("select * from watched where ? is null or run = ? order by submit_dir", run, run)
 
     def save_sources(self, rows: list[dict[str, Any]]) -> None:
         """All sources there are; one that is not among them is no more."""

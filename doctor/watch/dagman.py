@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doctor.model import JobState
+from doctor.run.dagmanlog import RESTART
 from doctor.run.jobstate import Lifecycle
 from doctor.run.recover import DagmanHistory, Translator
 from doctor.watch.live import LiveHistory
@@ -32,7 +33,6 @@ _WORD = re.compile(
     rb"|(?P<start>(?:condor|CONDOR)_DAGMAN\) STARTING UP)"
 )
 _EVENT = b"Event: ULOG_"
-_RESTART = b"3"  # DAGMan's status when its job is held, or HTCondor is to start it again: no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class DagmanTail:
                 self.open.clear()
                 continue
             line, at = line + data.count(b"\n", at, found.start()), found.start()
-            if found["exit"] == _RESTART:
+            if found["exit"] == b"%d" % RESTART:
                 continue
             if found["exit"] is not None:
                 name, state = b"", None

@@ -18,6 +18,7 @@ from doctor.diagnose import causality, hosts
 from doctor.diagnose.engine import diagnose_job
 from doctor.diagnose.matcher import Matcher
 from doctor.model import Diagnosis, Incident, JobState, RunState, RunSummary
+from doctor.run.dagmanlog import RESTART
 from doctor.run.files import Ledger
 from doctor.run.nearby import Nearby
 from doctor.run.paths import PathMap
@@ -33,7 +34,6 @@ _SECONDS_PER_TURN = 0.25
 _GROUPED = 100  # jobs of one fingerprint whose diagnoses are kept; of the others only the names
 _NAMES = 20_000  # names of jobs that are kept for one incident
 _SURE = 0.6
-_RESTART = "3"  # DAGMan's status when its job is held, or HTCondor is to start it again: no end
 #: Cached facts of a run that may be old by the time of the next look.
 _STALE = (
     "dagman", "own_events", "_events_by_id", "database_reasons", "abstract", "executables", "containers", "replicas", "storage", "counts",
@@ -111,7 +111,7 @@ class Follower:
 
     def _heed(self, part: Part, signal: Signal, turn: Turn, old: bool) -> None:
         """``old`` lines were acted on by an earlier process: they only rebuild what is in memory."""
-        job = self._full(part, signal.job)
+        job = part.full(signal.job)
         if signal.what in ("failed", "held"):
             self.pending[part.where, signal.job] = None
         elif signal.what in ("succeeded", "released"):
@@ -123,7 +123,7 @@ class Follower:
                 self.rounds += 1
                 self.ended, turn.ended = None, None
                 turn.started = turn.started or not old
-        elif signal.what == "finished" and part.where == "" and signal.value != _RESTART:
+        elif signal.what == "finished" and part.where == "" and signal.value != str(RESTART):
             self.ended = int(signal.value) if signal.value.lstrip("-").isdigit() else 1
             if not old:
                 turn.ended = self.ended
@@ -143,9 +143,6 @@ class Follower:
 
     # -- diagnosis ----------------------------------------------------------------------------------
 
-    def _full(self, part: Part, job: str) -> str:
-        return f"{part.where}/{job}" if part.where else job
-
     def _diagnose(self, turn: Turn, until: float) -> set[str]:
         """Diagnose what is pending, as far as time allows; the fingerprints that were touched."""
         touched: set[str] = set()
@@ -163,7 +160,7 @@ class Follower:
                     part.run.__dict__.pop(key, None)
             if part.history.latest.get(name.encode("utf-8", "surrogateescape")) not in (JobState.FAILED, JobState.HELD):
                 continue
-            full = self._full(part, name)
+            full = part.full(name)
             job = part.run.job(name)
             seq = job.attempts[-1].seq if job.attempts else 0
             state = job.attempts[-1].final.value if job.attempts else ""
@@ -243,8 +240,8 @@ class Follower:
         failed: dict[str, str] = {}
         good: list[tuple[str, str]] = []
         for part in self.parts.values():
-            failed |= {self._full(part, job): host for job, host in list(part.events.failed.items())}
-            good += [(self._full(part, job), host) for job, host in list(part.events.fine)]
+            failed |= {part.full(job): host for job, host in list(part.events.failed.items())}
+            good += [(part.full(job), host) for job, host in list(part.events.fine)]
         log = self.parts[""].run.identity.condor_log
         return hosts.blame(incidents, hosts.Ran(failed, good, self._programs, log), self.matcher.library)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doctor.errors import DoctorError
+from doctor.loop.stages import ENDED, Stage
 from doctor.statedir import BusyRun, StoreError
 from doctor.store import Store
 
@@ -41,7 +42,6 @@ class Case:
 
     key: str
     at: float  # when to take it through the loop, 0: not planned
-    asked: float = 0.0  # since when there is something to do
     earliest: float = 0.0
     running: bool = False
     open: bool = False  # the session goes on
@@ -203,14 +203,14 @@ class Healer:
         self.steps += 1
         self._daemon.source(name, True)
         case.open = bool(store.session(case.key))
-        unread = not case.open and not case.at and any(row.stage.value == "open" for row in store.incidents(case.key))
+        unread = not case.open and not case.at and any(row.stage is Stage.OPEN for row in store.incidents(case.key))
         case.looks = case.looks + 1 if unread else 0
         if unread:
             case.at = time.monotonic() + min(_ASKED_AGAIN_S, 2.0 ** min(case.looks, 9))
         if case.open and not case.at:
             rows = store.incidents(case.key, session=store.session(case.key))
-            asked = any(row.stage.value == "waiting" for row in rows)
-            others = any(row.stage.value in ("acting", "rescuing", "verifying", "planned", "diagnosed", "open") for row in rows)
+            asked = any(row.stage is Stage.WAITING for row in rows)
+            others = any(row.stage not in ENDED and row.stage is not Stage.WAITING for row in rows)
             case.at = time.monotonic() + (_ASKED_AGAIN_S if asked and not others else _LOOK_AGAIN_S)
         if outcome != case.outcome:
             case.outcome = outcome

@@ -30,7 +30,7 @@ _DONE = frozenset({b"POST_SCRIPT_SUCCESS", b"JOB_SUCCESS"})
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Something that happened: ``what`` is failed, held, succeeded, released, sub, started or finished."""
+    """Something that happened: ``what`` is failed, held, succeeded, released, started or finished."""
 
     what: str
     job: str = ""
@@ -48,7 +48,6 @@ class LiveHistory(History):
     def __init__(self, path: Path, files: Files) -> None:
         super().__init__(path, files)
         self.lines = 0
-        self.moved = 0.0  # when the latest line says something moved
 
     def _scan(self) -> None:
         """Nothing is read here: the lines are fed."""
@@ -147,7 +146,6 @@ class LiveEvents:
         self.fine: deque[tuple[str, str]] = deque(maxlen=_KEEP_GOOD)  # (DAG node, host) of those that succeeded last
         self._own: set[str] = set()  # those of `failed` that were held for what they asked for, or by a person
         self.lost: dict[str, dict[str, None]] = {}  # host -> DAG nodes that failed there and succeeded on another
-        self.seen = 0
 
     @staticmethod
     def whole(data: bytes) -> int:
@@ -180,7 +178,6 @@ class LiveEvents:
                 if host and found[1] == b"05":
                     fine = text.find(b"(return value 0)", found.end(), found.end() + 200) >= 0
                     self._ended(self.nodes.get(job, ""), host, fine)
-        self.seen += text.count(b"\n...\n")
         troubles = []
         for event in parse_events(data, first_line):
             node = self.nodes.get(event.condor_id, "")

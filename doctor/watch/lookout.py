@@ -16,7 +16,7 @@ from doctor.watch.disks import places
 from doctor.watch.incidents import incident_of
 from doctor.watch.match import outlook, unmatchable
 from doctor.watch.queue import accepts, evaluate
-from doctor.watch.snapshots import RUNNING, TRANSFERRING, Detection, QueueJob, RunPicture
+from doctor.watch.snapshots import HELD, RUNNING, TRANSFERRING, Detection, QueueJob, RunPicture
 from doctor.watch.watched import Watched, row_of
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Lookout:
     def _note_held(self, watched: Watched, jobs: list[QueueJob]) -> None:
         """Jobs that the queue says are held: the logs are read at once, before periodic_remove deletes them."""
         for job in jobs:
-            if job.status == 5 and job.node:
+            if job.status == HELD and job.node:
                 self._held_known.add((watched.key, job.node))
         if len(self._held_known) > 50_000:
             self._held_known.clear()

@@ -46,6 +46,10 @@ class Part:
         self.run.__dict__["history"] = self.history
         self.run.__dict__["events"] = self.events.events
 
+    def full(self, job: str) -> str:
+        """A job's name within the whole run: with the sub-workflow's directory in front."""
+        return f"{self.where}/{job}" if self.where else job
+
     def changed(self, now: float) -> bool:
         """Whether there is anything to read, at the price of three ``stat`` calls."""
         if not (self.jobstate.unchanged() and self.log.unchanged() and self.dagman.unchanged()) or self.dagman.due(now):

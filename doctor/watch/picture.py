@@ -173,7 +173,7 @@ class Pictures:
             log = part.run.files.name(part.run.directory / part.run.identity.condor_log)
             for event in list(part.events.events):
                 node = part.events.nodes.get(event.condor_id, "")
-                name = f"{part.where}/{node}" if part.where else node
+                name = part.full(node)
                 if name in names and event.kind in _TROUBLE:
                     found[name] = (log, event.line, f"{event.kind}: {event.text}")
         return found
@@ -187,7 +187,7 @@ class Pictures:
                     counts[node] = counts.get(node, 0) + n
             for node, n in counts.items():  # an eviction is logged before each hold
                 if (left := n - part.events.counts.get((node, "held"), 0)) > 0:
-                    found[f"{part.where}/{node}" if part.where else node] = left
+                    found[part.full(node)] = left
         return found
 
 

@@ -61,10 +61,8 @@ class Readers:
             if not watched.folders:
                 self._watch_folders(watched)
             turn = follower.turn()
-            if turn.started or turn.more:
-                follower_new = follower.look_for_sub_workflows() if turn.started else False
-                if follower_new:
-                    self._watch_folders(watched)
+            if turn.started and follower.look_for_sub_workflows():
+                self._watch_folders(watched)
             if len(follower.parts) != len(watched.folders) and watched.how != "busy":
                 self._watch_folders(watched)
         except DoctorError as problem:
@@ -135,8 +133,7 @@ class Readers:
         daemon = self._daemon
         follower = Follower(Path(watched.directory), daemon.matcher, load_marks(daemon.store, watched.key), daemon.store.seen(watched.key))
         watched.pictures = Pictures(follower)
-        row = next((row for row in daemon.store.watched() if row["run"] == watched.key), None) if not watched.live else None
-        if row is not None:
+        for row in daemon.store.watched(watched.key) if not watched.live else ():
             watched.live = dict.fromkeys(json.loads(row["body"]).get("live", ()), 0)
         watched.follower = follower
         follower.look_for_sub_workflows()

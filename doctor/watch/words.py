@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``5 h``, ``3 d``: the largest unit of which there are two at least."""
+def duration(seconds: float, least: int = 2) -> str:
+    """``45 s``, ``12 min``, ``5 h``, ``3 d``: the largest unit of which there are so many at least."""
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
+        if seconds >= least * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
 
